@@ -1,0 +1,117 @@
+"""Walks the graph: every cloud that a stage uses gets its networks, keys, stores and hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pulumi
+
+from jewelhouse import lifecycle as graph
+from jewelhouse.images import lock
+from jewelhouse.model import AttestedKey, Lifecycle, Stage
+from jewelhouse.outputs import CloudOutputs
+from jewelhouse.release import compiler, proofs
+from jewelhouse.settings import parse
+from jewelhouse.stackfile import stacks_directory
+
+
+def main(directory: Path) -> None:
+    """The Pulumi program: the lifecycle of the selected stack's configuration, deployed.
+
+    `directory` holds Pulumi.yaml; the lock file is `images.lock.yaml` beside the stack files. Raises
+    InvalidLifecycle or InvalidImages before any resource is registered.
+    """
+    images = lock.load(stacks_directory(directory) / "images.lock.yaml")
+    lifecycle = parse(pulumi.Config("jewelhouse").get_object("lifecycle"), images)
+    for name, value in deploy(lifecycle).items():
+        pulumi.export(name, value)
+
+
+def deploy(lifecycle: Lifecycle) -> Mapping[str, Any]:
+    """Provisions the lifecycle and returns what the other tools read.
+
+    `lifecycle`: its name and the settings that weaken it. `artifacts`: per artifact its kind, owner, public
+    wrapping keys and store locations. `stages`: per stage where it runs, its identity and endpoint.
+    `policies`: the compiled release policy of every attested key with what its gates prove.
+    """
+    outputs = {
+        cloud: import_module(f"jewelhouse.{cloud}.provision").provision(lifecycle)
+        for cloud in graph.clouds(lifecycle)
+    }
+    return {
+        "lifecycle": {
+            "name": lifecycle.name,
+            "weakened": [
+                name
+                for name, on in (
+                    ("allow-same-owner", lifecycle.allow_same_owner),
+                    ("destroyable", lifecycle.destroyable),
+                )
+                if on
+            ],
+        },
+        "artifacts": {name: _artifact(lifecycle, name, outputs) for name in lifecycle.artifacts},
+        "stages": {
+            stage.name: _stage(lifecycle, stage, outputs[stage.cloud]) for stage in graph.order(lifecycle)
+        },
+        "policies": {
+            key.name: {
+                "artifact": key.artifact,
+                "platform": key.platform,
+                "region": key.region,
+                "document": compiler.compile(policy),
+                "gates": [
+                    {
+                        "stage": gate.stage,
+                        "proofs": {
+                            proof.value: status.state.value
+                            for proof, status in proofs.of_gate(policy, gate).items()
+                        },
+                    }
+                    for gate in policy.gates
+                ],
+            }
+            for key, policy in graph.release_policies(lifecycle).items()
+        },
+    }
+
+
+def _artifact(lifecycle: Lifecycle, name: str, outputs: Mapping[Any, CloudOutputs]) -> dict[str, Any]:
+    artifact = lifecycle.artifacts[name]
+    return {
+        "kind": artifact.kind,
+        "owner": artifact.owner,
+        "keys": [_key(key, outputs[key.cloud]) for key in graph.keys_of(lifecycle, name)],
+        "stores": [
+            {"cloud": cloud, "region": region, **place}
+            for cloud, values in outputs.items()
+            for (stored, region), place in values.stores.items()
+            if stored == name
+        ],
+    }
+
+
+def _key(key: AttestedKey, outputs: CloudOutputs) -> dict[str, Any]:
+    return {"name": key.name, "platform": key.platform, "region": key.region, **outputs.keys[key]}
+
+
+def _stage(lifecycle: Lifecycle, stage: Stage, outputs: CloudOutputs) -> dict[str, Any]:
+    image = lifecycle.image(stage)
+    return {
+        "kind": stage.kind,
+        "platform": stage.platform,
+        "tee": stage.tee,
+        "cloud": stage.cloud,
+        "region": stage.region,
+        "operator": stage.operator,
+        "machine": stage.machine.type if stage.machine else None,
+        "gpu": stage.gpu,
+        "image": {"name": image.name, "reference": image.reference, "declared": image.declared},
+        "opens": list(stage.opens),
+        "seals": list(stage.seals),
+        "keys": [graph.key_for(stage, artifact).name for artifact in stage.opens],
+        **outputs.stages[stage.name],
+    }

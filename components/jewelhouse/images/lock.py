@@ -1,0 +1,124 @@
+"""`images.lock.yaml`: the Reference Values that builds record and release policies pin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field
+
+from jewelhouse.errors import InvalidImages, Problem
+from jewelhouse.model import Image, Measurements, Platform
+from jewelhouse.yamlpath import Settings, suggestion, validated
+
+MeasurementName = Annotated[str, Field(pattern=r"^(PCR([0-9]|1[0-9]|2[0-3])|hostdata|image_digest)$")]
+
+
+class ImageEntry(Settings):
+    """One image on one platform."""
+
+    reference: Annotated[str, Field(min_length=1)]
+    """What names the bytes: registry/name@sha256:..., sha256:... of an EIF, ami-..., a pinned CVM image."""
+    measurements: dict[MeasurementName, str] = {}
+    """Reference Values by name (PCR0, PCR4, hostdata, image_digest), lower-case hex."""
+    previous: tuple[dict[MeasurementName, str], ...] = ()
+    """Reference Values that are still released while hosts roll over to the current ones."""
+    declared: bool = False
+    """True while the values are written by hand and no build stands behind them."""
+    debug: bool = False
+    """True for images that let somebody look inside; no stage may run one."""
+    size: Annotated[int, Field(gt=0)] | None = None
+    """Size of the image in bytes; an enclave needs four times that much memory."""
+    container_policy: str | None = None
+    """The confidential container policy (Rego, base64) whose SHA-256 is hostdata."""
+
+    def image(self, name: str, platform: Platform) -> Image:
+        alternatives = (self.measurements, *self.previous) if self.measurements else self.previous
+        return Image(
+            name=name,
+            platform=platform,
+            reference=self.reference,
+            measurements=tuple(Measurements(values=values) for values in alternatives),
+            declared=self.declared,
+            debug=self.debug,
+            size=self.size,
+            container_policy=self.container_policy,
+        )
+
+
+class _File(Settings):
+    version: Literal[1]
+    images: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ImageLock:
+    """All locked images by name and platform."""
+
+    images: Mapping[tuple[str, Platform], Image]
+
+
+def load(path: Path) -> ImageLock:
+    """Reads a lock file. Raises InvalidImages naming the file and every path in it that is wrong."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InvalidImages(
+            [
+                Problem(
+                    where=str(path),
+                    what="there is no image lock file",
+                    remedy="write the Reference Values of the stages' images there (docs/configuration.md)",
+                )
+            ]
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidImages(
+            [Problem(where=str(path), what=f"is not YAML: {' '.join(str(error).split())}")]
+        ) from error
+    problems: list[Problem] = []
+    file = validated(_File, content, "", problems)
+    images = entries(file.images, "images", problems) if file else {}
+    if problems:
+        raise InvalidImages(
+            Problem(
+                where=f"{path.name}: {problem.where}".rstrip(": "),
+                what=problem.what,
+                remedy=problem.remedy,
+                source=problem.source,
+            )
+            for problem in problems
+        )
+    return ImageLock(images)
+
+
+def entries(
+    images: Mapping[str, Any], where: str, problems: list[Problem]
+) -> dict[tuple[str, Platform], Image]:
+    """The images under `images.<name>.<platform>`, with every problem found appended to `problems`."""
+    found: dict[tuple[str, Platform], Image] = {}
+    for name, targets in images.items():
+        if not isinstance(targets, dict) or not targets:
+            problems.append(
+                Problem(
+                    where=f"{where}.{name}",
+                    what="must map platforms to images",
+                    remedy=f"platforms: {', '.join(Platform)}",
+                )
+            )
+            continue
+        for target, value in targets.items():
+            path = f"{where}.{name}.{target}"
+            if target not in set(Platform):
+                problems.append(
+                    Problem(where=path, what="is not a platform", remedy=suggestion(str(target), Platform))
+                )
+                continue
+            entry = validated(ImageEntry, value, path, problems)
+            if entry:
+                platform = Platform(target)
+                found[name, platform] = entry.image(name, platform)
+    return found

@@ -1,0 +1,55 @@
+"""What is proven about the code behind a gate, and what its key service cannot prove.
+
+The tables per cloud stand with the compilers (`PROOFS` in `release.aws`, `release.azure`, `release.gcp`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+from jewelhouse.model import Platform, Proof
+from jewelhouse.release import aws, azure, gcp
+from jewelhouse.release.policy import Gate, ReleasePolicy
+
+
+class State(StrEnum):
+    ENFORCED = "enforced"
+    NOT_POSSIBLE = "not-possible"
+    WEAKENED = "weakened"
+    NOT_NEEDED = "not-needed"
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far one proof goes; `note` says how it is enforced, or what to choose instead."""
+
+    state: State
+    note: str
+
+
+_TABLES: Mapping[Platform, Mapping[Proof, tuple[str, str]]] = MappingProxyType(
+    {**aws.PROOFS, **azure.PROOFS, **gcp.PROOFS}
+)
+
+
+def possible(platform: Platform, proof: Proof) -> Status:
+    """What the key service of a platform can do about a proof at all."""
+    if proof is Proof.OWNER_APART:
+        return Status(State.ENFORCED, "the key lies in its owner's own account")
+    state, note = _TABLES[platform][proof]
+    return Status(State(state), note)
+
+
+def of_gate(policy: ReleasePolicy, gate: Gate) -> Mapping[Proof, Status]:
+    """The state of every proof for one gate of a policy."""
+    found = {proof: possible(gate.platform, proof) for proof in Proof}
+    if gate.gpu is None:
+        found[Proof.GPU] = Status(State.NOT_NEEDED, "the stage has no GPU")
+    if policy.owner.boundary == gate.account.boundary:
+        found[Proof.OWNER_APART] = Status(
+            State.WEAKENED, f"allow-same-owner: key and stage share {gate.account.boundary}"
+        )
+    return MappingProxyType(found)
