@@ -1,0 +1,348 @@
+"""The stand-in AWS: ids, ARNs, and what AWS refuses. Words follow the service's own errors where known."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from jewelhouse.hardware import aws as hardware
+from jewelhouse.sandbox.clouds import limits
+from jewelhouse.sandbox.clouds.common import Autoname, Cloud, Name, Request, digits, fresh, public_key
+from jewelhouse.sandbox.schema import Schema
+from jewelhouse.sandbox.world import World
+
+# Types that AWS names by an id of its own: prefix of the id.
+ID_PREFIXES: Mapping[str, str] = {
+    "aws:ec2/vpc:Vpc": "vpc",
+    "aws:ec2/subnet:Subnet": "subnet",
+    "aws:ec2/securityGroup:SecurityGroup": "sg",
+    "aws:ec2/routeTable:RouteTable": "rtb",
+    "aws:ec2/vpcEndpoint:VpcEndpoint": "vpce",
+    "aws:ec2/launchTemplate:LaunchTemplate": "lt",
+    "aws:ec2/instance:Instance": "i",
+    "aws:ec2/ami:Ami": "ami",
+    "aws:ec2/flowLog:FlowLog": "fl",
+    "aws:ec2/routeTableAssociation:RouteTableAssociation": "rtbassoc",
+    "aws:ec2/networkAcl:NetworkAcl": "acl",
+    "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule": "sgr",
+    "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule": "sgr",
+    "aws:ec2/securityGroupRule:SecurityGroupRule": "sgrule",
+}
+# Types whose id is their name.
+BY_NAME: Mapping[str, str] = {
+    "aws:iam/role:Role": "name",
+    "aws:iam/instanceProfile:InstanceProfile": "name",
+    "aws:s3/bucket:Bucket": "bucket",
+    "aws:kms/alias:Alias": "name",
+    "aws:cloudwatch/logGroup:LogGroup": "name",
+    "aws:cloudwatch/metricAlarm:MetricAlarm": "name",
+    "aws:cloudwatch/logMetricFilter:LogMetricFilter": "name",
+    "aws:autoscaling/group:Group": "name",
+}
+# Resource part of the ARN, after arn:aws:service:region:account: (global services leave some parts out).
+ARNS: Mapping[str, str] = {
+    "aws:ec2/vpc:Vpc": "ec2:{region}:{account}:vpc/{id}",
+    "aws:ec2/subnet:Subnet": "ec2:{region}:{account}:subnet/{id}",
+    "aws:ec2/securityGroup:SecurityGroup": "ec2:{region}:{account}:security-group/{id}",
+    "aws:ec2/vpcEndpoint:VpcEndpoint": "ec2:{region}:{account}:vpc-endpoint/{id}",
+    "aws:ec2/launchTemplate:LaunchTemplate": "ec2:{region}:{account}:launch-template/{id}",
+    "aws:ec2/instance:Instance": "ec2:{region}:{account}:instance/{id}",
+    "aws:ec2/ami:Ami": "ec2:{region}::image/{id}",
+    "aws:kms/key:Key": "kms:{region}:{account}:key/{id}",
+    "aws:kms/alias:Alias": "kms:{region}:{account}:{id}",
+    "aws:iam/role:Role": "iam::{account}:role/{id}",
+    "aws:iam/instanceProfile:InstanceProfile": "iam::{account}:instance-profile/{id}",
+    "aws:iam/policy:Policy": "iam::{account}:policy/{name}",
+    "aws:s3/bucket:Bucket": "s3:::{id}",
+    "aws:sns/topic:Topic": "sns:{region}:{account}:{name}",
+    "aws:cloudwatch/logGroup:LogGroup": "logs:{region}:{account}:log-group:{id}",
+    "aws:cloudwatch/metricAlarm:MetricAlarm": "cloudwatch:{region}:{account}:alarm:{id}",
+    "aws:cloudtrail/trail:Trail": "cloudtrail:{region}:{account}:trail/{name}",
+    "aws:autoscaling/group:Group": (
+        "autoscaling:{region}:{account}:autoScalingGroup:{uuid}:autoScalingGroupName/{id}"
+    ),
+}
+ARN_IDS = frozenset(
+    {"aws:sns/topic:Topic", "aws:iam/policy:Policy", "aws:cloudtrail/trail:Trail"}
+)
+
+
+class Aws(Cloud):
+    def scope(self, configuration: Mapping[str, Any]) -> dict[str, str]:
+        roles = [role.get("roleArn", "") for role in configuration.get("assumeRoles") or []]
+        accounts = [*(configuration.get("allowedAccountIds") or []), *(arn.split(":")[4] for arn in roles if arn)]
+        account = str(accounts[0]) if accounts else "000000000000"
+        region = str(configuration.get("region") or "us-east-1")
+        for arn in roles:
+            # A role that somebody deploys with exists before anything is deployed.
+            self.world.take("iam", arn, "beforehand")
+        return {"name": account, "account": account, "region": region}
+
+    def autoname(self, kind: str, schema: Schema) -> Autoname | None:
+        if kind == "aws:s3/bucket:Bucket":
+            return Autoname("bucket", 7, limit=63)
+        if kind == "aws:kms/alias:Alias":
+            return None
+        if schema.inputs.get("name") == "string" and "name" not in schema.required:
+            return Autoname("name", 7)
+        return None
+
+    def limits(self, kind: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        yield from limits.aws(kind, values)
+
+    def identity(self, what: Request) -> str:
+        if what.type == "aws:kms/key:Key":
+            return _uuid(fresh(what, 32))
+        if what.type in ID_PREFIXES:
+            return f"{ID_PREFIXES[what.type]}-{fresh(what)}"
+        if what.type in BY_NAME:
+            return str(what.inputs.get(BY_NAME[what.type]))
+        if what.type in ARN_IDS:
+            return _arn(what, "")
+        parents = [what.inputs[name] for name in ("bucket", "role", "keyId") if isinstance(what.inputs.get(name), str)]
+        own = what.inputs.get("name")
+        if parents:
+            return ":".join([*parents[:1], own] if isinstance(own, str) else parents[:1])
+        return own if isinstance(own, str) else fresh(what)
+
+    def defaults(self, what: Request, identity: str) -> Mapping[str, Any]:
+        region = what.inputs.get("region") or what.scope["region"]
+        return {
+            "arn": _arn(what, identity),
+            "region": region,
+            "tagsAll": what.inputs.get("tags") or {},
+            "ownerId": what.scope["account"],
+            "name": what.inputs.get("name", what.name),
+        }
+
+    def create(self, what: Request) -> tuple[str, Mapping[str, Any]]:
+        identity, computed = super().create(what)
+        if what.type == "aws:iam/role:Role":
+            self.world.take("iam", _arn(what, identity), identity)
+        return identity, computed
+
+    def delete(self, what: Request) -> None:
+        super().delete(what)
+        if what.type == "aws:iam/role:Role":
+            self.world.give_back("iam", _arn(what, what.id))
+
+    def invoke(self, token: str, args: Mapping[str, Any], scope: Mapping[str, str]) -> Mapping[str, Any] | None:
+        region = str(args.get("region") or scope["region"])
+        if token == "aws:kms/getPublicKey:getPublicKey":
+            key = str(args["keyId"]).rsplit("/", 1)[-1]
+            pem = public_key(self.world, key)
+            body = "".join(line for line in pem.splitlines() if "-----" not in line)
+            return {
+                **args,
+                "id": key,
+                "arn": f"arn:aws:kms:{region}:{scope['account']}:key/{key}",
+                "customerMasterKeySpec": "RSA_4096",
+                "encryptionAlgorithms": ["RSAES_OAEP_SHA_1", "RSAES_OAEP_SHA_256"],
+                "keyUsage": "ENCRYPT_DECRYPT",
+                "publicKey": body,
+                "publicKeyPem": pem,
+                "region": region,
+            }
+        if token == "aws:index/getCallerIdentity:getCallerIdentity":
+            account = scope["account"]
+            arn = f"arn:aws:sts::{account}:assumed-role/jewelhouse-deployer/sandbox"
+            return {"accountId": account, "arn": arn, "id": account, "userId": "AROASANDBOX:sandbox"}
+        if token == "aws:index/getRegion:getRegion":
+            return {"name": region, "region": region, "id": region, "description": region, "endpoint": ""}
+        if token == "aws:index/getPartition:getPartition":
+            suffix = "amazonaws.com"
+            return {"partition": "aws", "dnsSuffix": suffix, "id": "aws", "reverseDnsPrefix": "com.amazonaws"}
+        if token == "aws:index/getAvailabilityZones:getAvailabilityZones":
+            zones = [f"{region}{letter}" for letter in "abc"]
+            ids = [f"{region[:2]}c1-az{number}" for number in (1, 2, 3)]
+            return {**args, "id": region, "names": zones, "zoneIds": ids, "groupNames": [region], "region": region}
+        if token == "aws:ec2/getAmi:getAmi":
+            image = f"ami-{digits(region, json.dumps(args, sort_keys=True))}"
+            return {**args, "id": image, "imageId": image, "architecture": "x86_64", "bootMode": "uefi-preferred"}
+        if token == "aws:ssm/getParameter:getParameter":
+            return {**args, "id": args["name"], "value": f"ami-{digits(region, str(args['name']))}", "type": "String"}
+        return None
+
+
+def _arn(what: Request, identity: str) -> str:
+    # One pattern for all: enough for policies and references to have the real shape.
+    service, kind = what.type.split(":")[1].split("/")
+    pattern = ARNS.get(what.type, f"{service}:{{region}}:{{account}}:{kind.lower()}/{{id}}")
+    values = {
+        "region": what.inputs.get("region") or what.scope["region"],
+        "account": what.scope["account"],
+        "id": identity,
+        "name": what.inputs.get("name", what.name),
+        "uuid": _uuid(digits(what.scope["name"], what.name, length=32)),
+    }
+    return "arn:aws:" + pattern.format(**values)
+
+
+def _uuid(hexadecimal: str) -> str:
+    return "-".join(
+        (hexadecimal[:8], hexadecimal[8:12], hexadecimal[12:16], hexadecimal[16:20], hexadecimal[20:32])
+    )
+
+
+def key_policy(what: Request, world: World) -> Iterator[str]:
+    """What CreateKey and PutKeyPolicy check: JSON, principals that exist, and that somebody may change it."""
+    text = what.inputs.get("policy")
+    if text is None:
+        return
+    try:
+        document = json.loads(text)
+        statements = document["Statement"]
+    except (ValueError, KeyError, TypeError):
+        yield "MalformedPolicyDocumentException: the policy is not a JSON document with statements"
+        return
+    account = what.scope["account"]
+    editors = False
+    for statement in statements if isinstance(statements, list) else [statements]:
+        if "Action" not in statement and "NotAction" not in statement:
+            yield f"MalformedPolicyDocumentException: statement {statement.get('Sid')} has no action"
+        if "Resource" not in statement:
+            yield f"MalformedPolicyDocumentException: statement {statement.get('Sid')} has no resource"
+        principal = statement.get("Principal", {})
+        named = principal.get("AWS", []) if isinstance(principal, dict) else principal
+        for arn in [named] if isinstance(named, str) else named:
+            role = re.fullmatch(r"arn:aws[a-z-]*:iam::\d{12}:role/.+", arn)
+            if role and world.holder("iam", arn) is None:
+                yield (
+                    "MalformedPolicyDocumentException: Policy contains a statement with one or more invalid "
+                    f"principals: {arn}"
+                )
+        actions = statement.get("Action", [])
+        for action in [actions] if isinstance(actions, str) else actions:
+            editors |= statement["Effect"] == "Allow" and action in ("kms:PutKeyPolicy", "kms:Put*", "kms:*", "*")
+    if not editors and what.inputs.get("bypassPolicyLockoutSafetyCheck") is not True:
+        yield (
+            "MalformedPolicyDocumentException: The new key policy will not allow you to update the key policy "
+            f"in the future. (account {account})"
+        )
+
+
+def policy_document(what: Request, world: World) -> Iterator[str]:
+    for name in ("policy", "assumeRolePolicy"):
+        text = what.inputs.get(name)
+        if isinstance(text, str):
+            try:
+                json.loads(text)
+            except ValueError as error:
+                yield f"MalformedPolicyDocument: {name} is not JSON: {error}"
+
+
+def launch(what: Request, world: World) -> Iterator[str]:
+    """Combinations that RunInstances and CreateLaunchTemplate refuse."""
+    kind = what.inputs.get("instanceType")
+    enclave = what.get("enclaveOptions.enabled") in (True, "true")
+    snp = what.get("cpuOptions.amdSevSnp") == "enabled"
+    hibernates = what.inputs.get("hibernation") is True or what.get("hibernationOptions.configured") is True
+    if enclave and isinstance(kind, str) and hardware.enclave_problem(kind):
+        yield f"InvalidParameterCombination: {hardware.enclave_problem(kind)}"
+    if enclave and hibernates:
+        yield "UnsupportedHibernationConfiguration: Nitro Enclaves and hibernation cannot both be enabled"
+    if enclave and snp:
+        yield "InvalidParameterCombination: AMD SEV-SNP is not supported with Nitro Enclaves"
+    if snp and isinstance(kind, str) and not hardware.supports_snp(kind):
+        yield f"InvalidParameterCombination: AMD SEV-SNP is not supported on {kind}"
+    user_data = what.inputs.get("userData")
+    if what.type == "aws:ec2/launchTemplate:LaunchTemplate" and isinstance(user_data, str):
+        try:
+            base64.b64decode(user_data, validate=True)
+        except ValueError:
+            yield "InvalidUserData.Malformed: Invalid BASE64 encoding of user data."
+
+
+def versioned(what: Request, world: World) -> Mapping[str, Any]:
+    previous = int(what.previous.outputs.get("latestVersion", 0)) if what.previous else 0
+    return {"latestVersion": previous + 1, "defaultVersion": previous + 1 if what.inputs.get("updateDefaultVersion") else 1}
+
+
+class _Tables(Aws):
+    names = {
+        "aws:s3/bucket:Bucket": Name(
+            "s3", "{bucket}", "BucketAlreadyExists: The requested bucket name {name} is not available."
+        ),
+        "aws:kms/alias:Alias": Name(
+            "alias {account} {region}",
+            "{name}",
+            "AlreadyExistsException: An alias with the name {name} already exists",
+        ),
+        "aws:iam/role:Role": Name(
+            "role {account}", "{name}", "EntityAlreadyExists: Role with name {name} already exists."
+        ),
+        "aws:iam/instanceProfile:InstanceProfile": Name(
+            "profile {account}", "{name}", "EntityAlreadyExists: Instance Profile {name} already exists."
+        ),
+        "aws:cloudwatch/logGroup:LogGroup": Name(
+            "logs {account} {region}",
+            "{name}",
+            "ResourceAlreadyExistsException: The specified log group {name} already exists",
+        ),
+    }
+    rules = {
+        "aws:kms/key:Key": (key_policy,),
+        "aws:iam/role:Role": (policy_document,),
+        "aws:iam/rolePolicy:RolePolicy": (policy_document,),
+        "aws:s3/bucketPolicy:BucketPolicy": (policy_document,),
+        "aws:ec2/vpcEndpoint:VpcEndpoint": (policy_document,),
+        "aws:ec2/instance:Instance": (launch,),
+        "aws:ec2/launchTemplate:LaunchTemplate": (launch,),
+    }
+    fixed = {
+        "aws:kms/key:Key": frozenset({"customerMasterKeySpec", "keyUsage", "multiRegion", "region"}),
+        "aws:kms/alias:Alias": frozenset({"name"}),
+        "aws:iam/role:Role": frozenset({"name", "path"}),
+        "aws:s3/bucket:Bucket": frozenset({"bucket", "objectLockEnabled"}),
+        "aws:ec2/vpc:Vpc": frozenset({"cidrBlock"}),
+        "aws:ec2/subnet:Subnet": frozenset({"vpcId", "cidrBlock", "availabilityZone"}),
+        "aws:ec2/securityGroup:SecurityGroup": frozenset({"vpcId", "name", "description"}),
+        "aws:ec2/vpcEndpoint:VpcEndpoint": frozenset({"vpcId", "serviceName", "vpcEndpointType"}),
+        "aws:ec2/instance:Instance": frozenset({"ami", "enclaveOptions", "cpuOptions", "subnetId", "hibernation"}),
+        "aws:ec2/launchTemplate:LaunchTemplate": frozenset({"name"}),
+        "aws:ec2/ami:Ami": frozenset({"bootMode", "tpmSupport", "architecture", "rootDeviceName", "name"}),
+        "aws:autoscaling/group:Group": frozenset({"name"}),
+        "aws:cloudtrail/trail:Trail": frozenset({"name"}),
+        "aws:sns/topic:Topic": frozenset({"name"}),
+        "aws:cloudwatch/logGroup:LogGroup": frozenset({"name"}),
+    }
+    outputs = {
+        "aws:kms/key:Key": lambda what, world: {"isEnabled": True, "enableKeyRotation": False},
+        "aws:ec2/launchTemplate:LaunchTemplate": versioned,
+        "aws:ec2/vpc:Vpc": lambda what, world: {
+            "defaultSecurityGroupId": f"sg-{digits(what.scope['name'], what.name)}",
+            "mainRouteTableId": f"rtb-{digits(what.scope['name'], what.name)}",
+            "defaultNetworkAclId": f"acl-{digits(what.scope['name'], what.name)}",
+            "defaultRouteTableId": f"rtb-{digits(what.scope['name'], what.name)}",
+        },
+        "aws:ec2/vpcEndpoint:VpcEndpoint": lambda what, world: {
+            "prefixListId": f"pl-{digits(what.scope['region'], length=8)}",
+            "state": "available",
+            "dnsEntries": [{"dnsName": f"vpce-{digits(what.name)}.example.vpce.amazonaws.com", "hostedZoneId": "Z1"}],
+        },
+        "aws:ec2/instance:Instance": lambda what, world: {
+            "privateIp": "10.0.0.10",
+            "privateDns": "ip-10-0-0-10.ec2.internal",
+            "instanceState": "running",
+        },
+        "aws:s3/bucket:Bucket": lambda what, world: {
+            "bucketDomainName": f"{what.inputs.get('bucket')}.s3.amazonaws.com",
+            "bucketRegionalDomainName": f"{what.inputs.get('bucket')}.s3.{what.scope['region']}.amazonaws.com",
+        },
+        "aws:iam/role:Role": lambda what, world: {"uniqueId": f"AROA{digits(what.name).upper()}"},
+    }
+
+    def _computed(self, what: Request, identity: str) -> Mapping[str, Any]:
+        values = dict(super()._computed(what, identity))
+        if what.type == "aws:kms/key:Key":
+            values["keyId"] = identity
+        return values
+
+
+def cloud(world: World) -> Cloud:
+    return _Tables(world)
+
+

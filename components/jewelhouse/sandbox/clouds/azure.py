@@ -1,0 +1,333 @@
+"""The stand-in Azure: resource ids, autonaming, and what Azure Resource Manager refuses."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from jewelhouse.hardware import azure as hardware
+from jewelhouse.sandbox.clouds.common import DAY, Autoname, Cloud, Name, Request, digits
+from jewelhouse.sandbox.schema import Schema
+from jewelhouse.sandbox.world import World
+
+GROUP = "/subscriptions/{subscription}/resourceGroups/{resourceGroupName}"
+# ARM path of a type below its resource group, or from the root where it begins with a slash or a scope.
+# Paths: learn.microsoft.com/azure/templates, 2026-10.
+PATHS: Mapping[str, str] = {
+    "azure-native:resources:ResourceGroup": GROUP,
+    "azure-native:keyvault:Vault": "Microsoft.KeyVault/vaults/{vaultName}",
+    "azure-native:keyvault:Key": "Microsoft.KeyVault/vaults/{vaultName}/keys/{keyName}",
+    "azure-native:network:VirtualNetwork": "Microsoft.Network/virtualNetworks/{virtualNetworkName}",
+    "azure-native:network:Subnet": "Microsoft.Network/virtualNetworks/{virtualNetworkName}/subnets/{subnetName}",
+    "azure-native:network:NetworkSecurityGroup": "Microsoft.Network/networkSecurityGroups/{networkSecurityGroupName}",
+    "azure-native:network:NetworkInterface": "Microsoft.Network/networkInterfaces/{networkInterfaceName}",
+    "azure-native:network:PrivateEndpoint": "Microsoft.Network/privateEndpoints/{privateEndpointName}",
+    "azure-native:network:PrivateDnsZoneGroup": (
+        "Microsoft.Network/privateEndpoints/{privateEndpointName}/privateDnsZoneGroups/{privateDnsZoneGroupName}"
+    ),
+    "azure-native:privatedns:PrivateZone": "Microsoft.Network/privateDnsZones/{privateZoneName}",
+    "azure-native:privatedns:VirtualNetworkLink": (
+        "Microsoft.Network/privateDnsZones/{privateZoneName}/virtualNetworkLinks/{virtualNetworkLinkName}"
+    ),
+    "azure-native:storage:StorageAccount": "Microsoft.Storage/storageAccounts/{accountName}",
+    "azure-native:storage:BlobContainer": (
+        "Microsoft.Storage/storageAccounts/{accountName}/blobServices/default/containers/{containerName}"
+    ),
+    "azure-native:storage:BlobServiceProperties": "Microsoft.Storage/storageAccounts/{accountName}/blobServices/default",
+    "azure-native:storage:ManagementPolicy": (
+        "Microsoft.Storage/storageAccounts/{accountName}/managementPolicies/default"
+    ),
+    "azure-native:storage:BlobContainerImmutabilityPolicy": (
+        "Microsoft.Storage/storageAccounts/{accountName}/blobServices/default/containers/{containerName}"
+        "/immutabilityPolicies/default"
+    ),
+    "azure-native:managedidentity:UserAssignedIdentity": (
+        "Microsoft.ManagedIdentity/userAssignedIdentities/{resourceName}"
+    ),
+    "azure-native:authorization:RoleAssignment": (
+        "{scope}/providers/Microsoft.Authorization/roleAssignments/{roleAssignmentName}"
+    ),
+    "azure-native:compute:VirtualMachine": "Microsoft.Compute/virtualMachines/{vmName}",
+    "azure-native:compute:DiskEncryptionSet": "Microsoft.Compute/diskEncryptionSets/{diskEncryptionSetName}",
+    "azure-native:containerinstance:ContainerGroup": "Microsoft.ContainerInstance/containerGroups/{containerGroupName}",
+    "azure-native:operationalinsights:Workspace": "Microsoft.OperationalInsights/workspaces/{workspaceName}",
+    "azure-native:monitor:DiagnosticSetting": "{resourceUri}/providers/Microsoft.Insights/diagnosticSettings/{name}",
+    "azure-native:monitor:ActionGroup": "Microsoft.Insights/actionGroups/{actionGroupName}",
+    "azure-native:monitor:ScheduledQueryRule": "Microsoft.Insights/scheduledQueryRules/{ruleName}",
+    "azure-native:monitor:ActivityLogAlert": "Microsoft.Insights/activityLogAlerts/{activityLogAlertName}",
+    "azure-native:attestation:AttestationProvider": "Microsoft.Attestation/attestationProviders/{providerName}",
+    "azure-native:containerregistry:Registry": "Microsoft.ContainerRegistry/registries/{registryName}",
+}
+# Names that allow letters and digits only, or are short.
+NAME_FORMS: Mapping[str, tuple[int, str]] = {
+    "azure-native:storage:StorageAccount": (24, r"[^a-z0-9]"),
+    "azure-native:keyvault:Vault": (24, ""),
+    "azure-native:containerregistry:Registry": (50, r"[^a-zA-Z0-9]"),
+    "azure-native:attestation:AttestationProvider": (24, r"[^a-z0-9]"),
+}
+
+
+class Azure(Cloud):
+    def scope(self, configuration: Mapping[str, Any]) -> dict[str, str]:
+        subscription = str(configuration.get("subscriptionId") or "00000000-0000-0000-0000-000000000000")
+        tenant = str(configuration.get("tenantId") or "00000000-0000-0000-0000-000000000000")
+        return {"name": subscription, "subscription": subscription, "tenant": tenant}
+
+    def autoname(self, kind: str, schema: Schema) -> Autoname | None:
+        if kind == "azure-native:authorization:RoleAssignment":
+            return None
+        placeholder = re.findall(r"\{(\w+)\}", PATHS.get(kind, ""))
+        own = placeholder[-1] if placeholder else ""
+        if own in schema.inputs and own not in schema.required:
+            limit, forbidden = NAME_FORMS.get(kind, (80, ""))
+            return Autoname(own, 8, limit=limit, separator="", forbidden=forbidden)
+        return None
+
+    def identity(self, what: Request) -> str:
+        path = PATHS.get(what.type)
+        if path is None:
+            module, kind = what.type.split(":")[1:]
+            names = [value for key, value in what.inputs.items() if key.lower().endswith("name")]
+            path = f"Microsoft.{module.capitalize()}/{kind[0].lower()}{kind[1:]}s/{names[-1] if names else what.name}"
+        whole = path if path.startswith(("/", "{scope}", "{resourceUri}")) else f"{GROUP}/providers/{path}"
+        values = {**what.scope, **{key: value for key, value in what.inputs.items() if isinstance(value, str)}}
+        values.setdefault("name", what.name)
+        values.setdefault("roleAssignmentName", digits(what.name, length=32))
+        return whole.format(**values)
+
+    def defaults(self, what: Request, identity: str) -> Mapping[str, Any]:
+        parts = [part for part in re.sub(r"^.*/providers/", "", identity).split("/") if part]
+        return {
+            "name": identity.rsplit("/", 1)[-1],
+            "type": "/".join([parts[0], *parts[1::2]]) if len(parts) > 1 else "Microsoft.Resources/resourceGroups",
+            "azureApiVersion": "sandbox",
+            "provisioningState": "Succeeded",
+            "location": what.inputs.get("location"),
+        }
+
+    def invoke(self, token: str, args: Mapping[str, Any], scope: Mapping[str, str]) -> Mapping[str, Any] | None:
+        if token == "azure-native:authorization:getClientConfig":
+            return {
+                "clientId": _guid("client", scope["name"]),
+                "objectId": _guid("object", scope["name"]),
+                "subscriptionId": scope["subscription"],
+                "tenantId": scope["tenant"],
+            }
+        return None
+
+
+def _guid(*parts: str) -> str:
+    text = digits(*parts, length=32)
+    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-8{text[17:20]}-{text[20:32]}"
+
+
+def vault(what: Request, world: World) -> Iterator[str]:
+    if what.get("properties.enablePurgeProtection") is False:
+        yield (
+            'BadRequest: The property "enablePurgeProtection" cannot be set to false. '
+            "Enabling the purge protection for a vault is an irreversible action."
+        )
+    days = what.get("properties.softDeleteRetentionInDays")
+    if isinstance(days, int) and not 7 <= days <= 90:
+        yield f"BadRequest: softDeleteRetentionInDays must be 7 to 90, found {days}"
+
+
+def key(what: Request, world: World) -> Iterator[str]:
+    """Key Vault's rules for released keys: learn.microsoft.com/azure/key-vault/keys/policy-grammar."""
+    kty = what.get("properties.kty")
+    exportable = what.get("properties.attributes.exportable") is True
+    policy = what.get("properties.releasePolicy")
+    name = what.inputs.get("vaultName")
+    vaults = [
+        thing for thing in world.all("azure-native", "azure-native:keyvault:Vault") if thing.inputs.get("vaultName") == name
+    ]
+    skus = {str(thing.inputs.get("properties", {}).get("sku", {}).get("name")).lower() for thing in vaults}
+    if not vaults:
+        yield f"ResourceNotFound: The Resource 'Microsoft.KeyVault/vaults/{name}' was not found."
+    if kty in ("RSA-HSM", "EC-HSM") and skus == {"standard"}:
+        yield "BadParameter: HSM-protected keys need a vault of SKU premium"
+    if exportable and not policy:
+        yield "BadParameter: AKV.SKR.1010: an exportable key must have a release policy"
+    if policy and not exportable:
+        yield "BadParameter: a release policy needs an exportable key"
+    if exportable and kty not in ("RSA-HSM", "EC-HSM", "oct-HSM"):
+        yield "BadParameter: an exportable key must be HSM-protected"
+    if policy and isinstance(policy.get("data"), str):
+        yield from release_policy(policy["data"])
+
+
+def release_policy(data: str) -> Iterator[str]:
+    try:
+        document = json.loads(base64.urlsafe_b64decode(data + "=" * (-len(data) % 4)))
+    except (ValueError, UnicodeDecodeError):
+        yield "BadParameter: the release policy is not base64url of JSON"
+        return
+    if document.get("version") != "1.0.0" or not isinstance(document.get("anyOf"), list):
+        yield "BadParameter: the release policy needs version 1.0.0 and a root anyOf"
+        return
+    for index, authority in enumerate(document["anyOf"]):
+        if "authority" not in authority or ("allOf" in authority) == ("anyOf" in authority):
+            yield f"BadParameter: anyOf[{index}] needs an authority and either allOf or anyOf"
+
+
+def confidential_vm(what: Request, world: World) -> Iterator[str]:
+    """The combinations of learn.microsoft.com/azure/confidential-computing that Compute refuses."""
+    kind = what.get("securityProfile.securityType")
+    encryption = what.get("storageProfile.osDisk.managedDisk.securityProfile.securityEncryptionType")
+    size = what.get("hardwareProfile.vmSize")
+    disk_set = what.get("storageProfile.osDisk.managedDisk.securityProfile.diskEncryptionSet.id")
+    if kind != "ConfidentialVM":
+        if encryption:
+            yield "BadRequest: 'managedDisk.securityProfile' can only be set for Confidential VMs"
+        return
+    if isinstance(size, str) and hardware.tee_of(size) is None:
+        yield (
+            f"BadRequest: The VM size '{size}' is not supported for creation of VMs and Virtual Machine Scale "
+            "Set with 'ConfidentialVM' security type."
+        )
+    if not encryption:
+        yield (
+            "BadRequest: Required parameter for Confidential VMs 'managedDisk.securityProfile."
+            "securityEncryptionType' is missing (null)"
+        )
+    if what.get("securityProfile.uefiSettings.vTpmEnabled") is not True:
+        yield "BadRequest: vTPM must be enabled for Confidential VMs"
+    if encryption == "DiskWithVMGuestState":
+        if what.get("securityProfile.uefiSettings.secureBootEnabled") is not True:
+            yield "BadRequest: Secure Boot must be enabled with DiskWithVMGuestState"
+        if what.get("securityProfile.encryptionAtHost") is True:
+            yield "BadRequest: encryptionAtHost cannot be used with DiskWithVMGuestState"
+    elif disk_set:
+        yield "BadRequest: a disk encryption set needs securityEncryptionType DiskWithVMGuestState"
+
+
+def container_group(what: Request, world: World) -> Iterator[str]:
+    if what.inputs.get("sku") == "Confidential" and not what.get("confidentialComputeProperties.ccePolicy"):
+        # Container Instances would make an allow-all policy up.
+        yield "BadRequest: a confidential container group without ccePolicy admits any container"
+    if what.get("ipAddress.type") == "Public" and what.inputs.get("subnetIds"):
+        yield "BadRequest: PrivateNetworkNotSupported: a group in a subnet cannot have a public IP address"
+
+
+class _Tables(Azure):
+    names = {
+        "azure-native:keyvault:Vault": Name(
+            "vaults",
+            "{vaultName}",
+            "VaultAlreadyExists: The name '{name}' is already in use.",
+            "ConflictError: A vault with the same name already exists in deleted state. "
+            "You need to either recover or purge existing key vault.",
+            held=90 * DAY,
+        ),
+        "azure-native:keyvault:Key": Name(
+            "keys {vaultName}",
+            "{keyName}",
+            "Conflict: This API can only be used for creating the first version of a new key ({name}).",
+            "Conflict: Key {name} is currently in a deleted but recoverable state, and its name cannot be reused",
+            held=90 * DAY,
+        ),
+        "azure-native:storage:StorageAccount": Name(
+            "storage", "{accountName}", "StorageAccountAlreadyTaken: The storage account named {name} is already taken."
+        ),
+        "azure-native:authorization:RoleAssignment": Name(
+            "roles {scope}", "{roleAssignmentName}", "RoleAssignmentExists: The role assignment already exists."
+        ),
+    }
+    rules = {
+        "azure-native:keyvault:Vault": (vault,),
+        "azure-native:keyvault:Key": (key,),
+        "azure-native:compute:VirtualMachine": (confidential_vm,),
+        "azure-native:containerinstance:ContainerGroup": (container_group,),
+    }
+    create_only = {
+        "azure-native:keyvault:Key": (
+            "BadRequest: This API can only be used for creating the first version of a new key."
+        )
+    }
+    fixed = {
+        "azure-native:keyvault:Key": frozenset({"keyName", "vaultName", "resourceGroupName"}),
+        "azure-native:keyvault:Vault": frozenset({"vaultName", "resourceGroupName", "location"}),
+        "azure-native:resources:ResourceGroup": frozenset({"resourceGroupName", "location"}),
+        "azure-native:storage:StorageAccount": frozenset(
+            {"accountName", "resourceGroupName", "location", "kind", "isHnsEnabled"}
+        ),
+        "azure-native:storage:BlobContainer": frozenset({"containerName", "accountName", "resourceGroupName"}),
+        "azure-native:managedidentity:UserAssignedIdentity": frozenset(
+            {"resourceName", "resourceGroupName", "location"}
+        ),
+        "azure-native:authorization:RoleAssignment": frozenset(
+            {"scope", "roleAssignmentName", "roleDefinitionId", "principalId"}
+        ),
+        "azure-native:compute:VirtualMachine": frozenset(
+            {"vmName", "resourceGroupName", "location", "osProfile", "storageProfile", "securityProfile"}
+        ),
+        "azure-native:containerinstance:ContainerGroup": frozenset(
+            {"containerGroupName", "resourceGroupName", "location", "sku", "confidentialComputeProperties",
+             "containers", "subnetIds", "osType"}  # fmt: skip
+        ),
+    }
+    outputs = {
+        "azure-native:keyvault:Vault": lambda what, world: {
+            "properties": {
+                **what.inputs.get("properties", {}),
+                "vaultUri": f"https://{what.inputs['vaultName']}.vault.azure.net/",
+                "provisioningState": "Succeeded",
+            }
+        },
+        "azure-native:keyvault:Key": lambda what, world: {
+            "keyUri": f"https://{what.inputs['vaultName']}.vault.azure.net/keys/{what.inputs['keyName']}",
+            "keyUriWithVersion": (
+                f"https://{what.inputs['vaultName']}.vault.azure.net/keys/{what.inputs['keyName']}/"
+                f"{digits(what.inputs['vaultName'], what.inputs['keyName'], length=32)}"
+            ),
+            **{
+                name: what.get(f"properties.{name}")
+                for name in ("kty", "keyOps", "keySize", "attributes", "releasePolicy")
+                if what.get(f"properties.{name}") is not None
+            },
+        },
+        "azure-native:storage:StorageAccount": lambda what, world: {
+            "primaryEndpoints": {
+                service: f"https://{what.inputs['accountName']}.{service}.core.windows.net/"
+                for service in ("blob", "dfs", "file", "queue", "table", "web")
+            }
+        },
+        "azure-native:managedidentity:UserAssignedIdentity": lambda what, world: {
+            "principalId": _guid("principal", what.scope["name"], what.inputs["resourceName"]),
+            "clientId": _guid("client", what.scope["name"], what.inputs["resourceName"]),
+            "tenantId": what.scope["tenant"],
+        },
+        "azure-native:compute:DiskEncryptionSet": lambda what, world: {
+            "identity": {
+                **what.inputs.get("identity", {}),
+                "principalId": _guid("set", what.scope["name"], what.inputs["diskEncryptionSetName"]),
+                "tenantId": what.scope["tenant"],
+            }
+        },
+        "azure-native:compute:VirtualMachine": lambda what, world: {
+            "vmId": _guid("vm", what.scope["name"], what.inputs["vmName"])
+        },
+        "azure-native:network:NetworkInterface": lambda what, world: {
+            "ipConfigurations": [
+                {**configuration, "privateIPAddress": "10.0.1.4"}
+                for configuration in what.inputs.get("ipConfigurations", [])
+            ]
+        },
+        "azure-native:containerinstance:ContainerGroup": lambda what, world: {
+            "ipAddress": {**what.inputs["ipAddress"], "ip": "10.0.2.4"} if what.inputs.get("ipAddress") else None,
+            "instanceView": {"state": "Running", "events": []},
+        },
+        "azure-native:operationalinsights:Workspace": lambda what, world: {
+            "customerId": _guid("workspace", what.scope["name"], what.inputs["workspaceName"])
+        },
+        "azure-native:attestation:AttestationProvider": lambda what, world: {
+            "attestUri": f"https://{what.inputs['providerName']}.weu.attest.azure.net"
+        },
+    }
+
+
+def cloud(world: World) -> Cloud:
+    return _Tables(world)
