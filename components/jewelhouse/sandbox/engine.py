@@ -115,7 +115,11 @@ class Engine:
         """Makes sure that a stack exists; returns the arguments that name it and its configuration."""
         arguments = ["--stack", stack, "--config-file", str(self.config(stack, changes))]
         if not (self.paths.state / ".pulumi" / "stacks" / self._project_name() / f"{stack}.json").is_file():
-            made = self.run("stack", "init", stack, "--no-select", "--non-interactive", *arguments[2:])
+            # `stack init` knows no --config-file: run beside the copies, it writes the salt into them.
+            (self.paths.config / "Pulumi.yaml").write_text(
+                json.dumps({"name": self._project_name(), "runtime": "python"}), encoding="utf-8"
+            )
+            made = self.run("stack", "init", stack, "--no-select", "--non-interactive", project=self.paths.config)
             if not made.ok and "already exists" not in made.stderr:
                 raise SandboxError(f"the stack cannot be made: {made.stderr.strip()}", where=stack)
         return arguments

@@ -18,6 +18,7 @@ from typing import Any
 
 from pulumi.provider.experimental import provider as protocol
 from pulumi.provider.experimental.property_value import PropertyValue, PropertyValueType
+from pulumi.runtime.rpc import UNKNOWN
 
 from jewelhouse.sandbox import server
 from jewelhouse.sandbox.clouds.common import Cloud, Refused, Request
@@ -98,7 +99,7 @@ class StandIn(protocol.Provider):
         schema = self._schema(request.type)
         given = dict(request.properties)
         if request.preview:
-            unknown = {name: PropertyValue.computed() for name in schema.outputs if name not in given}
+            unknown = {name: PropertyValue(UNKNOWN) for name in schema.outputs if name not in given}
             return protocol.CreateResponse("", {**given, **unknown})
         what = self._request(request.type, request.name, given, schema)
         failure = self._world.fails(request.type, request.name)
@@ -237,19 +238,19 @@ def differences(old: Any, new: Any, path: str = "") -> list[tuple[str, str]]:
 
 def plain(value: PropertyValue) -> Any:
     """A property as plain data; None stands for a value that is not known yet."""
-    if value.type() is PropertyValueType.COMPUTED or value.type() is PropertyValueType.NULL:
+    if value.type in (PropertyValueType.COMPUTED, PropertyValueType.NULL) or value.value == UNKNOWN:
         return None
-    if value.type() is PropertyValueType.MAP:
+    if value.type is PropertyValueType.MAP:
         assert isinstance(value.value, Mapping)
         return {key: plain(item) for key, item in value.value.items() if not _null(item)}
-    if value.type() is PropertyValueType.ARRAY:
+    if value.type is PropertyValueType.ARRAY:
         assert isinstance(value.value, Sequence)
         return [plain(item) for item in value.value]
-    if value.type() is PropertyValueType.NUMBER:
+    if value.type is PropertyValueType.NUMBER:
         assert isinstance(value.value, float | int)
         return int(value.value) if float(value.value).is_integer() else value.value
-    if value.type() in (PropertyValueType.ASSET, PropertyValueType.ARCHIVE):
-        return f"{value.type().value}:{hashlib.sha256(repr(vars(value.value)).encode()).hexdigest()}"
+    if value.type in (PropertyValueType.ASSET, PropertyValueType.ARCHIVE):
+        return f"{value.type.value}:{hashlib.sha256(repr(vars(value.value)).encode()).hexdigest()}"
     return value.value
 
 
@@ -265,7 +266,7 @@ def property_value(value: Any) -> PropertyValue:
 
 
 def _null(value: PropertyValue) -> bool:
-    return value.type() is PropertyValueType.NULL
+    return value.type is PropertyValueType.NULL
 
 
 def _json(value: Any) -> Any:

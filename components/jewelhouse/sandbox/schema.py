@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 SDKS: Mapping[str, str] = {"aws": "pulumi_aws", "azure-native": "pulumi_azure_native", "gcp": "pulumi_gcp"}
-FORMAT = 4
+FORMAT = 5
 # How the SDKs' documentation says that a property cannot change in place.
 IMMUTABLE = re.compile(r"forces (a )?new resource|changing this (forces|will force)", re.IGNORECASE)
 # The first import format in the documentation of Google's types is the shape of the id.
@@ -93,6 +93,10 @@ def _value(schema: Schema, path: str, value: Any, kind: Type) -> Iterator[tuple[
         else:
             for key, item in value.items():
                 yield from _value(schema, f'{path}["{key}"]', item, kind["map"])
+    elif "union" in kind:
+        found = [list(_value(schema, path, value, choice)) for choice in kind["union"]]
+        if all(found):
+            yield from found[0]
     elif "enum" in kind:
         if value not in kind["enum"]:
             close = difflib.get_close_matches(str(value), [str(item) for item in kind["enum"]], n=1)
@@ -255,9 +259,12 @@ def _kind(annotation: Any, types: dict[str, Mapping[str, Any]]) -> Type:
         enums = [kind for kind in kinds if isinstance(kind, dict) and "enum" in kind]
         if enums:
             return enums[0]
-        objects = [kind for kind in kinds if isinstance(kind, dict) and "ref" in kind]
-        distinct = {json.dumps(kind, sort_keys=True): kind for kind in objects or kinds}
-        return next(iter(distinct.values())) if len(distinct) == 1 else "any"
+        # The typed dictionary beside each Args class says the same again and is read as "any".
+        objects = any(isinstance(kind, dict) and "ref" in kind for kind in kinds)
+        distinct = {
+            json.dumps(kind, sort_keys=True): kind for kind in kinds if not (objects and kind == "any")
+        }
+        return next(iter(distinct.values())) if len(distinct) == 1 else {"union": list(distinct.values())}
     if origin in (list, dict):
         inner = _kind(typing.get_args(annotation)[-1], types)
         return {"list": inner} if origin is list else {"map": inner}

@@ -72,8 +72,10 @@ ARN_IDS = frozenset(
 
 class Aws(Cloud):
     def scope(self, configuration: Mapping[str, Any]) -> dict[str, str]:
-        roles = [role.get("roleArn", "") for role in configuration.get("assumeRoles") or []]
-        accounts = [*(configuration.get("allowedAccountIds") or []), *(arn.split(":")[4] for arn in roles if arn)]
+        # Nested provider settings keep the case that the program wrote them in.
+        assumed = configuration.get("assumeRoles") or []
+        roles = [arn for role in assumed if (arn := role.get("roleArn") or role.get("role_arn"))]
+        accounts = [*(configuration.get("allowedAccountIds") or []), *(arn.split(":")[4] for arn in roles)]
         account = str(accounts[0]) if accounts else "000000000000"
         region = str(configuration.get("region") or "us-east-1")
         for arn in roles:
