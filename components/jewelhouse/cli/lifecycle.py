@@ -81,7 +81,7 @@ def show(
     elif form is Format.SVG:
         typer.echo(picture.svg(lifecycle), nl=False)
     else:
-        Console().print(stage_table(summary(lifecycle)["stages"]))
+        wide_console().print(stage_table(summary(lifecycle)["stages"]))
 
 
 @app.command()
@@ -120,6 +120,12 @@ def summary(lifecycle: Lifecycle) -> dict[str, Any]:
             for artifact in lifecycle.artifacts.values()
         },
     }
+
+
+def wide_console(*, stderr: bool = False) -> Console:
+    """A console that does not squeeze tables into 80 columns where no terminal says how wide it is."""
+    console = Console(highlight=False, stderr=stderr)
+    return console if console.is_terminal else Console(highlight=False, stderr=stderr, width=132)
 
 
 def stage_table(stages: Mapping[str, Mapping[str, Any]]) -> Table:

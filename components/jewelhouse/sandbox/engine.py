@@ -46,8 +46,11 @@ class Engine:
     @property
     def cli(self) -> Path:
         """The CLI; the sandbox is prepared on first use. Raises SandboxError."""
-        if self._cli is None:
-            self._cli = install.prepare(self.paths)
+        return self._cli or self.prepare()
+
+    def prepare(self, report: install.Report = lambda text: None) -> Path:
+        """Finds or gets the CLI and installs the stand-in providers; nothing is done twice."""
+        self._cli = install.prepare(self.paths, report)
         return self._cli
 
     def environment(self) -> dict[str, str]:
