@@ -18,7 +18,6 @@ from pulumi.runtime.rpc_manager import RPCManager
 from pulumi.runtime.stack import run_pulumi_func
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """One RegisterResource request; `inputs` are plain, `secret_inputs` names those that were secret."""

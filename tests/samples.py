@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from jewelhouse.images.lock import ImageLock, load
 from jewelhouse.model import Lifecycle
 from jewelhouse.settings import parse

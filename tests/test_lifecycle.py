@@ -1,8 +1,9 @@
 import pytest
+from samples import ALL_STACKS, changed, lock, put, shipped, stack
+
 from jewelhouse import lifecycle as graph
 from jewelhouse.model import Cloud, Platform, StageKind
 from jewelhouse.settings import parse
-from samples import ALL_STACKS, changed, lock, put, shipped, stack
 
 
 @pytest.mark.parametrize("name", ALL_STACKS)
@@ -53,7 +54,7 @@ def test_gates_carry_what_the_stage_proves():
 
 
 def test_the_end_of_a_licence_reaches_the_gate():
-    lifecycle = shipped("dev")
+    lifecycle = shipped("prod-gcp")
     (key,) = graph.keys_of(lifecycle, "open-base")
     (gate,) = graph.release_policies(lifecycle)[key].gates
     assert gate.not_after is not None
@@ -71,7 +72,7 @@ def test_the_end_of_a_licence_reaches_the_gate():
 )
 def test_the_widest_fitting_tier_applies(licences, tier):
     config = changed(
-        stack("dev"),
+        stack("prod-gcp"),
         put(
             "artifacts.open-base.licences",
             {

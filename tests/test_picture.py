@@ -2,8 +2,9 @@ import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
-from jewelhouse import picture
 from samples import ALL_STACKS, shipped
+
+from jewelhouse import picture
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from answers import answer, outputs
 from pulumi_policy import (
     PolicyCustomTimeouts,
     PolicyResource,
@@ -21,9 +22,11 @@ from pulumi_policy import (
     StackValidationArgs,
 )
 from pulumi_policy.proxy import UNKNOWN_STRING_VALUE, UnknownValueError, unknown_checking_proxy
-from samples import PROJECT, changed, lock, put, shipped, stack
+from recording import record
+from samples import ALL_STACKS, PROJECT, changed, lock, put, shipped, stack
 
 from jewelhouse import lifecycle as graph
+from jewelhouse.deploy import deploy
 from jewelhouse.model import Cloud
 from jewelhouse.release import compiler
 from jewelhouse.settings import parse
@@ -537,6 +540,19 @@ def test_every_bucket_needs_its_guards(described, says):
     )
     assert len(found) == len(says)
     assert all(any(part in message for message in found) for part in says), found
+
+
+@pytest.mark.parametrize("name", ALL_STACKS)
+def test_the_kit_keeps_its_own_promises(name):
+    recording = record(lambda: deploy(shipped(name)), outputs=outputs, call=answer)
+    looked_at = 0
+    for request in recording.resources:
+        for rule in guardrails.RULES:
+            if request.type in rule.types:
+                looked_at += 1
+                found = violations(rule.name, request.type, dict(request.inputs))
+                assert not found, f"{request.name}: {found}"
+    assert looked_at > 5
 
 
 def test_the_pack_starts_without_the_kit(tmp_path):

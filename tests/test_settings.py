@@ -1,8 +1,9 @@
 import pytest
+from samples import ALL_STACKS, changed, lock, put, shipped, stack
+
 from jewelhouse.errors import InvalidLifecycle
 from jewelhouse.model import ArtifactKind, Proof, Tee
 from jewelhouse.settings import STRICT, parse
-from samples import ALL_STACKS, changed, lock, put, shipped, stack
 
 
 @pytest.mark.parametrize("name", ALL_STACKS)
@@ -55,8 +56,8 @@ def test_the_deployer_has_a_conventional_name():
         (put("artifacts.base.kind", "weight"), "artifacts.base.kind", "is not one of"),
         (put("artifacts.base.require", ["gpus"]), "artifacts.base.require[0]", "is not one of"),
         (
-            put("artifacts.open-base.licences.community.expires", "soon"),
-            "artifacts.open-base.licences.community.expires",
+            put("artifacts.open-base.licences.commercial.expires", "soon"),
+            "artifacts.open-base.licences.commercial.expires",
             "is not a date",
         ),
         (put("name", "A name"), "name", "has not the form"),

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, StrictBool, StrictInt
 
 from jewelhouse import checks
 from jewelhouse.errors import InvalidLifecycle, Problem
@@ -152,7 +152,7 @@ class ArtifactSettings(Settings):
     """dataset, recipe (code, hyperparameters, training configuration), weights or adapter."""
     owner: Name
     """The party whose accounts hold the artifact's keys and ciphertext."""
-    supplied: bool | None = None
+    supplied: StrictBool | None = None
     """The owner brings it (default for datasets and recipes); otherwise a stage must seal it."""
     release: Literal["standard", "strict"] = "standard"
     """strict: every gate must enforce image, config, identity, debug-off, owner-apart and no-bypass."""
@@ -177,7 +177,7 @@ class ArtifactSettings(Settings):
 
 
 class EnclaveSettings(Settings):
-    cpus: Annotated[int, Field(ge=1)]
+    cpus: Annotated[StrictInt, Field(ge=1)]
     """vCPUs taken from the parent; two stay with it."""
     memory: Memory
     """Memory of the enclave, for example 32GiB; at least four times the image."""
@@ -186,7 +186,7 @@ class EnclaveSettings(Settings):
 class MachineSettings(Settings):
     type: Annotated[str, Field(min_length=1)]
     """Machine type in the cloud's own words: m7i.4xlarge, Standard_DC4as_v6, c3-standard-22."""
-    count: Annotated[int, Field(ge=1, le=100)] = 1
+    count: Annotated[StrictInt, Field(ge=1, le=100)] = 1
     """Number of hosts."""
     enclave: EnclaveSettings | None = None
     """Size of the Nitro enclave on each host."""
@@ -277,9 +277,9 @@ class LifecycleSettings(Settings):
     """What opens and seals artifacts, and where."""
     images: dict[Name, LockedImage | dict[Platform, Any]] = {}
     """Images under another name in the lock file, or with values given here instead."""
-    allow_same_owner: bool = False
+    allow_same_owner: StrictBool = False
     """WEAKENS: lets keys live in the account that also runs the stage; shown in matrix and lint."""
-    destroyable: bool = False
+    destroyable: StrictBool = False
     """WEAKENS: lets `pulumi destroy` remove keys and stores; for development."""
     alarm_emails: tuple[Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$")], ...] = ()
     """Who is told about decrypts without attestation and about changes that could open a key."""

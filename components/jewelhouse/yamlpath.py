@@ -20,7 +20,6 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(
         alias_generator=kebab,
-        populate_by_name=True,
         extra="forbid",
         frozen=True,
         use_attribute_docstrings=True,

@@ -1,113 +1,134 @@
-"""EC2 machines for Nitro Enclaves, NitroTPM and SEV-SNP.
+"""EC2 for Nitro enclaves, NitroTPM and SEV-SNP: what a stage asks for against what there is.
 
-Source of the tables: EC2 DescribeInstanceTypes as recorded in getmoto/moto 5.2.5
-(moto/ec2/resources/instance_types.json.gz, 2026-10-27), unless another is named.
+The tables of machines are in `hardware.ec2`.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from jewelhouse.errors import Problem
-from jewelhouse.model import Image, Platform, Stage
+from jewelhouse.hardware import nearest, tee_problems, words
+from jewelhouse.hardware.ec2 import (
+    ENCLAVE_TYPES,
+    GPUS,
+    LARGE_ENOUGH,
+    NO_ENCLAVE,
+    NO_TPM,
+    NO_TPM_TYPES,
+    SIZES,
+    SOURCE,
+    TOO_SMALL,
+    TPM_TYPES,
+    cpus,
+    graviton,
+    memory,
+    threads_per_core,
+)
+from jewelhouse.model import Image, Machine, Platform, Stage, Tee
 
-SOURCE = "EC2 DescribeInstanceTypes, 2026-10"
-ENCLAVE_FAMILIES = frozenset(
-    """
-    c5 c5a c5ad c5d c5n c6a c6g c6gd c6gn c6i c6id c6in c7a c7g c7gd c7i c8a c8g c8gb c8gd c8gn c8i c8ib c8id
-    c8in c8ine c9g c9gd m5 m5a m5ad m5d m5dn m5n m5zn m6a m6g m6gd m6i m6id m6idn m6in m7a m7g m7gd m7i m8a
-    m8azn m8g m8gb m8gd m8gn m8i m8ib m8id m8idb m8idn m8in m8ine m9g m9gd r5 r5a r5ad r5b r5d r5dn r5n r6a
-    r6g r6gd r6i r6id r6idn r6in r7a r7g r7gd r7i r7iz r8a r8g r8gb r8gd r8gn r8i r8ib r8id r8idb r8idn r8in
-    r9g r9gd x2gd x2idn x2iedn x2iezn x8aedz x8g x8i z1d d3 d3en i3en i4g i4i i7i i7ie i8g i8ge g4dn g5 g6 g6e
-    g6f g7 g7e gr6 gr6f p3dn p4d p4de p5 p5e p5en p6-b300 inf1 inf2 trn2 trn2u dl2q f2
-    """.split()
-)
-# x86 families whose `.large` has two whole cores, so one can go to an enclave.
-LARGE_ENOUGH = frozenset({"c8a", "m8a", "r8a", "m8azn", "x8aedz"})
-NO_TPM_FAMILIES = frozenset(
-    "a1 i3 i4g is4gen x2gd p4d p4de p3dn dl2q trn1 trn1n g5g vt1 mac1 mac2 hpc7a hpc7g".split()
-)
-GPU_TPM_FAMILIES = frozenset("p5 p5e p5en p6-b300 p6-b200 g4dn g5 g6 g6e g6f g7 g7e gr6".split())
+__all__ = ["SNP_SIZES", "enclave_problem", "graviton", "problems", "supports_snp", "tpm_problem"]
+
+TEES: Mapping[Platform, tuple[Tee, ...]] = {
+    Platform.AWS_ENCLAVE: (Tee.NITRO,),
+    Platform.AWS_NITROTPM: (Tee.NITRO,),
+}
 SNP_SIZES = {  # docs.aws.amazon.com/AWSEC2/latest/UserGuide/sev-snp.html, 2026-10
     "m6a": ("large", "xlarge", "2xlarge", "4xlarge", "8xlarge"),
     "c6a": ("large", "xlarge", "2xlarge", "4xlarge", "8xlarge", "12xlarge", "16xlarge"),
     "r6a": ("large", "xlarge", "2xlarge", "4xlarge"),
 }
-# GiB of memory per vCPU by class letter; other classes are not claimed.
-MEMORY_PER_CPU = {"c": 2, "m": 4, "r": 8}
-PARENT_CPUS = 2  # docs.aws.amazon.com/enclaves/latest/user/multiple-enclaves.html
-EIF_MEMORY_RATIO = 4  # aws/aws-nitro-enclaves-cli: src/enclave_proc/resource_manager.rs
-REGION = re.compile(r"^(af|ap|ca|cn|eu|il|me|mx|sa|us)(-gov|-iso[a-z]?)?-(central|(north|south)?(east|west)?)-\d$")
-
-
-def _split(kind: str) -> tuple[str, str] | None:
-    match = re.fullmatch(r"([a-z][a-z0-9-]*)\.([a-z0-9-]+)", kind)
-    return (match[1], match[2]) if match else None
-
-
-def graviton(family: str) -> bool:
-    """Whether a family has Arm cores (one thread each): a `g` after the generation."""
-    return re.match(r"^[a-z]+\d+g", family) is not None
-
-
-def threads_per_core(family: str) -> int:
-    """1 on Graviton and on AMD from the seventh generation, else 2."""
-    match = re.match(r"^[a-z]+(\d+)(a)?", family)
-    return 1 if graviton(family) or (match and match[2] and int(match[1]) >= 7) else 2
-
-
-def cpus(kind: str) -> int | None:
-    """vCPUs by size: large has 2, xlarge 4, Nxlarge N times 4; None for sizes that do not follow."""
-    parts = _split(kind)
-    match = re.fullmatch(r"(\d*)xlarge|(large)", parts[1]) if parts else None
-    if not match:
-        return None
-    return 2 if match[2] else 4 * int(match[1] or 1)
-
-
-def memory(kind: str) -> int | None:
-    """MiB of memory where family and size follow the usual ratio, else None."""
-    parts, count = _split(kind), cpus(kind)
-    match = re.fullmatch(r"([cmr])\d[a-z]*", parts[0]) if parts else None
-    return MEMORY_PER_CPU[match[1]] * count * 1024 if match and count else None
+# botocore 1.44.5: endpoints of ec2 in the partitions aws, aws-cn and aws-us-gov, 2026-10
+REGIONS = words(
+    """
+    af-south-1 ap-east-1 ap-east-2 ap-northeast-1 ap-northeast-2 ap-northeast-3 ap-south-1 ap-south-2
+    ap-southeast-1 ap-southeast-2 ap-southeast-3 ap-southeast-4 ap-southeast-5 ap-southeast-6 ap-southeast-7
+    ca-central-1 ca-west-1 eu-central-1 eu-central-2 eu-north-1 eu-south-1 eu-south-2 eu-west-1 eu-west-2
+    eu-west-3 il-central-1 me-central-1 me-south-1 mx-central-1 sa-east-1 us-east-1 us-east-2 us-west-1
+    us-west-2 cn-north-1 cn-northwest-1 us-gov-east-1 us-gov-west-1
+    """
+)
+PARENT_CPUS = {2: 2, 1: 1}  # by threads per core: docs.aws.amazon.com/enclaves/.../multiple-enclaves.html
+EIF_MEMORY_RATIO = 4  # aws/aws-nitro-enclaves-cli: src/enclave_proc/resource_manager.rs, 2026-09
+# Enough for the kernel, vsock-proxy and the enclave's supervisor of a parent; our own floor.
+PARENT_MEMORY = 1024
 
 
 def enclave_problem(kind: str) -> str | None:
     """Why a machine type cannot host a Nitro enclave, or None."""
-    parts = _split(kind)
-    if parts is None:
+    family, dot, size = kind.partition(".")
+    if not dot or not size:
         return f"{kind} is not an EC2 instance type"
-    family, size = parts
-    if family not in ENCLAVE_FAMILIES or "metal" in size or size in ("medium", "nano", "micro", "small"):
+    if "metal" in size:
+        return f"{kind} cannot host a Nitro Enclave: bare metal has no hypervisor to carve it from"
+    if family in NO_ENCLAVE or family not in SIZES:
         return f"{kind} cannot host a Nitro Enclave"
+    if size not in SIZES[family]:
+        return f"{kind} is not an EC2 instance type: {family} comes in {', '.join(SIZES[family])}"
+    if size in TOO_SMALL:
+        return f"{kind} cannot host a Nitro Enclave: it has too few vCPUs"
     if size == "large" and not graviton(family) and family not in LARGE_ENOUGH:
-        return f"{kind} cannot host a Nitro Enclave: its two vCPUs are one core, which stays with the parent"
+        return f"{kind} cannot host a Nitro Enclave: its two vCPUs stay with the parent"
     return None
 
 
 def tpm_problem(kind: str) -> str | None:
     """Why a machine type has no NitroTPM, or None."""
-    parts = _split(kind)
-    if parts is None:
+    family, dot, size = kind.partition(".")
+    if not dot or not size:
         return f"{kind} is not an EC2 instance type"
-    if parts[0] in NO_TPM_FAMILIES or "metal" in parts[1] or kind == "trn2.3xlarge":
+    if "metal" in size:
+        return f"{kind} has no NitroTPM: bare metal has none"
+    if family in NO_TPM or kind in NO_TPM_TYPES or family not in SIZES:
         return f"{kind} has no NitroTPM"
+    if size not in SIZES[family]:
+        return f"{kind} is not an EC2 instance type: {family} comes in {', '.join(SIZES[family])}"
     return None
 
 
 def supports_snp(kind: str) -> bool:
-    parts = _split(kind)
-    return bool(parts) and parts[1] in SNP_SIZES.get(parts[0], ())
+    family, _, size = kind.partition(".")
+    return size in SNP_SIZES.get(family, ())
 
 
 def problems(stage: Stage, image: Image | None, where: str) -> Iterator[Problem]:
     """What EC2 would refuse about a stage on aws-enclave or aws-nitrotpm."""
-    if not REGION.match(stage.region):
+    yield from _place(stage, where)
+    yield from tee_problems(stage, TEES, where)
+    if stage.machine is None:
         yield Problem(
-            where=f"{where}.region", what=f"{stage.region} is not an AWS region", remedy="for example eu-central-1"
+            where=f"{where}.machine",
+            what="is missing",
+            remedy="name the instance type, for example m7i.xlarge",
         )
+        if stage.gpu and stage.platform is Platform.AWS_ENCLAVE:
+            yield _no_gpu(where)
+        return
+    if stage.machine.provisioning == "flex-start" or stage.machine.run_duration is not None:
+        part = "provisioning" if stage.machine.provisioning == "flex-start" else "run-duration"
+        yield Problem(
+            where=f"{where}.machine.{part}",
+            what="flex-start capacity belongs to Google Cloud",
+            remedy="choose on-demand or spot, without run-duration",
+        )
+    if stage.platform is Platform.AWS_ENCLAVE:
+        yield from _enclave_host(stage, stage.machine, where)
+        if not enclave_problem(stage.machine.type):
+            yield from _enclave_size(stage.machine, image, where)
+    else:
+        yield from _tpm_host(stage, stage.machine, where)
+
+
+def _place(stage: Stage, where: str) -> Iterator[Problem]:
+    if stage.region not in REGIONS:
+        yield Problem(
+            where=f"{where}.region",
+            what=f"{stage.region} is not an AWS region",
+            remedy=f"for example {nearest(stage.region, REGIONS, 'eu-central-1')}",
+            source="botocore endpoints, 2026-10",
+        )
+        return
     for index, zone in enumerate(stage.zones):
         if not re.fullmatch(rf"{re.escape(stage.region)}[a-z]", zone):
             yield Problem(
@@ -115,36 +136,27 @@ def problems(stage: Stage, image: Image | None, where: str) -> Iterator[Problem]
                 what=f"{zone} is not a zone of {stage.region}",
                 remedy=f"for example {stage.region}a",
             )
-    if stage.machine is None:
-        yield Problem(
-            where=f"{where}.machine", what="is missing", remedy="name the instance type, for example m7i.xlarge"
-        )
-        return
-    if stage.platform is Platform.AWS_ENCLAVE:
-        yield from _enclave(stage, image, where)
-    else:
-        yield from _tpm(stage, where)
 
 
-def _enclave(stage: Stage, image: Image | None, where: str) -> Iterator[Problem]:
-    machine = stage.machine
-    assert machine is not None
+def _no_gpu(where: str) -> Problem:
+    return Problem(
+        where=f"{where}.gpu",
+        what="a GPU cannot enter a Nitro enclave",
+        remedy="choose platform: aws-nitrotpm for a GPU host, for example machine type g6e.4xlarge",
+        source="aws/aws-nitro-enclaves-cli issues 252 and 543, 2026-09",
+    )
+
+
+def _enclave_host(stage: Stage, machine: Machine, where: str) -> Iterator[Problem]:
     if stage.gpu:
-        yield Problem(
-            where=f"{where}.gpu",
-            what="a GPU cannot enter a Nitro enclave",
-            remedy="choose platform aws-nitrotpm for a GPU host",
-            source="aws/aws-nitro-enclaves-cli issues 252 and 543",
-        )
+        yield _no_gpu(where)
     problem = enclave_problem(machine.type)
     if problem:
-        parts = _split(machine.type)
-        close = difflib.get_close_matches(parts[0] if parts else machine.type, sorted(ENCLAVE_FAMILIES), n=1)
         yield Problem(
             where=f"{where}.machine.type",
             what=problem,
             remedy="needs a Nitro family with 4 or more vCPUs (2 stay with the parent), for example "
-            f"{close[0] if close else 'm7i'}.xlarge",
+            f"{nearest(machine.type, ENCLAVE_TYPES, 'm7i.xlarge')}",
             source=SOURCE,
         )
     if machine.enclave is None:
@@ -153,73 +165,91 @@ def _enclave(stage: Stage, image: Image | None, where: str) -> Iterator[Problem]
             what="is missing",
             remedy="give the enclave its vCPUs and memory: {cpus: 2, memory: 4GiB}",
         )
+
+
+def _enclave_size(machine: Machine, image: Image | None, where: str) -> Iterator[Problem]:
+    if machine.enclave is None:
         return
-    if problem:
-        return
-    total, family = cpus(machine.type), machine.type.split(".")[0]
-    threads = threads_per_core(family)
-    keep = PARENT_CPUS if threads == 2 else 1
+    total, available = cpus(machine.type), memory(machine.type)
+    threads = threads_per_core(machine.type.split(".")[0])
+    keep = PARENT_CPUS[threads]
     if total is not None and machine.enclave.cpus > total - keep:
         yield Problem(
             where=f"{where}.machine.enclave.cpus",
-            what=f"{machine.enclave.cpus} of the {total} vCPUs of {machine.type}: {keep} must stay with the parent",
+            what=f"{machine.enclave.cpus} of the {total} vCPUs of {machine.type}: "
+            f"{keep} must stay with the parent",
             remedy=f"at most {total - keep}, or a larger machine",
-            source="AWS Nitro Enclaves user guide, 2026-10",
+            source="AWS Nitro Enclaves user guide: multiple enclaves, 2026-10",
         )
     if machine.enclave.cpus % threads:
         yield Problem(
             where=f"{where}.machine.enclave.cpus",
             what=f"{machine.enclave.cpus} is not a whole number of cores ({threads} threads each)",
-            remedy=f"a multiple of {threads}",
-            source="aws/aws-nitro-enclaves-cli: bootstrap/nitro-enclaves-allocator",
+            remedy=f"for example {machine.enclave.cpus + threads - machine.enclave.cpus % threads}",
+            source="aws/aws-nitro-enclaves-cli: bootstrap/nitro-enclaves-allocator, 2026-09",
         )
-    available = memory(machine.type)
-    if available is not None and machine.enclave.memory >= available:
+    if available is not None and machine.enclave.memory > available - PARENT_MEMORY:
         yield Problem(
             where=f"{where}.machine.enclave.memory",
-            what=f"{machine.enclave.memory} MiB of the {available} MiB of {machine.type} leaves nothing to the parent",
-            remedy="a smaller enclave or a larger machine",
+            what=f"{machine.enclave.memory} MiB of the {available} MiB of {machine.type} "
+            "leaves too little to the parent",
+            remedy=f"at most {(available - PARENT_MEMORY) // 1024}GiB, or a larger machine",
             source=SOURCE,
         )
     if machine.enclave.memory % 1024:
         yield Problem(
             where=f"{where}.machine.enclave.memory",
             what=f"{machine.enclave.memory} MiB is not a whole number of 1 GiB pages",
-            remedy="use whole GiB",
-            source="linux: drivers/virt/nitro_enclaves/ne_misc_dev.c",
+            remedy=f"for example {machine.enclave.memory // 1024 + 1}GiB",
+            source="linux: drivers/virt/nitro_enclaves/ne_misc_dev.c; aws-nitro-enclaves-cli issue 668",
         )
     needed = -(-EIF_MEMORY_RATIO * image.size // 2**20) if image and image.size else 0
     if machine.enclave.memory < needed:
         yield Problem(
             where=f"{where}.machine.enclave.memory",
-            what=f"{machine.enclave.memory} MiB, but the image needs {EIF_MEMORY_RATIO} times the image: {needed} MiB",
+            what=f"{machine.enclave.memory} MiB is less than "
+            f"{EIF_MEMORY_RATIO} times the image: {needed} MiB",
             remedy=f"at least {-(-needed // 1024)}GiB",
-            source="aws/aws-nitro-enclaves-cli: src/enclave_proc/resource_manager.rs",
+            source="aws/aws-nitro-enclaves-cli: src/enclave_proc/resource_manager.rs, 2026-09",
         )
 
 
-def _tpm(stage: Stage, where: str) -> Iterator[Problem]:
-    machine = stage.machine
-    assert machine is not None
+def _tpm_host(stage: Stage, machine: Machine, where: str) -> Iterator[Problem]:
+    family = machine.type.partition(".")[0]
     problem = tpm_problem(machine.type)
     if problem:
+        known = [kind for kind in TPM_TYPES if not stage.gpu or kind.split(".")[0] in GPUS]
+        example = nearest(machine.type, known, "g6e.4xlarge" if stage.gpu else "m7i.xlarge")
         yield Problem(
             where=f"{where}.machine.type",
             what=problem,
-            remedy="choose a type with NitroTPM, for example m7i.xlarge or g6e.4xlarge",
+            remedy=f"choose a type with NitroTPM, for example {example}",
+            source=SOURCE,
+        )
+    # Accepted without a problem: KMS cannot see a GPU, and the release matrix says so. The machine must have
+    # the GPU that the stage names, though.
+    elif stage.gpu and family not in GPUS:
+        yield Problem(
+            where=f"{where}.machine.type",
+            what=f"{machine.type} has no GPU",
+            remedy=f"choose for example {_with_gpu(stage.gpu) or 'g6e.4xlarge'}",
+            source=SOURCE,
+        )
+    elif stage.gpu and GPUS[family] != stage.gpu:
+        other = _with_gpu(stage.gpu)
+        yield Problem(
+            where=f"{where}.gpu",
+            what=f"{machine.type} has {GPUS[family]}, not {stage.gpu}",
+            remedy=f"set gpu: {GPUS[family]}" + (f", or choose machine type {other}" if other else ""),
             source=SOURCE,
         )
     if machine.enclave is not None:
         yield Problem(
             where=f"{where}.machine.enclave",
             what="a NitroTPM host runs the workload itself",
-            remedy="remove it, or choose platform aws-enclave",
+            remedy="remove it, or choose platform: aws-enclave",
         )
-    # Accepted: KMS cannot see a GPU, and the matrix says so. The machine must have one, though.
-    if stage.gpu and machine.type.split(".")[0] not in GPU_TPM_FAMILIES:
-        yield Problem(
-            where=f"{where}.machine.type",
-            what=f"{machine.type} has no GPU beside a NitroTPM",
-            remedy="choose for example g6e.4xlarge or p5.4xlarge",
-            source=SOURCE,
-        )
+
+
+def _with_gpu(gpu: str) -> str | None:
+    return next((kind for kind in TPM_TYPES if GPUS.get(kind.split(".")[0]) == gpu), None)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import Field, StrictBool, StrictInt
 
 from jewelhouse.errors import InvalidImages, Problem
 from jewelhouse.model import Image, Measurements, Platform
@@ -26,11 +26,11 @@ class ImageEntry(Settings):
     """Reference Values by name (PCR0, PCR4, hostdata, image_digest), lower-case hex."""
     previous: tuple[dict[MeasurementName, str], ...] = ()
     """Reference Values that are still released while hosts roll over to the current ones."""
-    declared: bool = False
+    declared: StrictBool = False
     """True while the values are written by hand and no build stands behind them."""
-    debug: bool = False
+    debug: StrictBool = False
     """True for images that let somebody look inside; no stage may run one."""
-    size: Annotated[int, Field(gt=0)] | None = None
+    size: Annotated[StrictInt, Field(gt=0)] | None = None
     """Size of the image in bytes; an enclave needs four times that much memory."""
     container_policy: str | None = None
     """The confidential container policy (Rego, base64) whose SHA-256 is hostdata."""

@@ -2,11 +2,14 @@
 
 Grammar: MicrosoftDocs/azure-security-docs articles/key-vault/includes/key-management-policy-grammar.md. Only
 `equals` is emitted, with values as text: that is what the page's prose allows and what Microsoft's samples pin
-(microsoft/confidential-sidecar-containers examples/skr/aci/importkeyconfig.json).
+(microsoft/confidential-sidecar-containers: examples/skr/aci/importkeyconfig.json).
 
 There are two token shapes. A confidential VM's guest attestation nests the TEE's claims under
 `x-ms-isolation-tee`; platform tokens (container groups, disk keys) have them at the top. A policy of one shape
 never matches a token of the other.
+
+Who may ask for a release is not in the policy: that is a role on the key. So of several stages that open one key,
+each may show the evidence of any of them.
 """
 
 from __future__ import annotations
@@ -28,48 +31,98 @@ NESTED = "x-ms-isolation-tee."
 TEE_TYPES: Mapping[Tee, str] = {Tee.SEV_SNP: "sevsnpvm", Tee.TDX: "tdxvm"}
 # A custom provider is named by its own URL; the shared ones follow one form.
 AUTHORITY = re.compile(r"https://[a-z0-9-]+(\.[a-z0-9-]+)*\.attest\.azure\.net")
+SHARED_HOST = re.compile(r"https://shared(?P<code>[a-z0-9]+)\.(?P<zone>[a-z0-9]+)\.attest\.azure\.net")
 
+
+_IDENTITY = ("enforced", "only managed identities of stages have the release role, on this key alone")
+_NO_BYPASS = ("enforced", "no operation but release reaches the private half, and the policy is never updated")
+_FIRMWARE = ("not-possible", "a floor of versions needs an operator other than equals; attestation keeps its own")
 PROOFS: Mapping[Platform, Mapping[Proof, tuple[str, str]]] = {
+    # Claims: MicrosoftDocs/azure-docs articles/confidential-computing/skr-policy-examples.md, 2026-10.
     Platform.AZURE_CONTAINER: {
         Proof.GENUINE: ("enforced", "attestation verifies the SEV-SNP report to AMD's root"),
         Proof.DEBUG_OFF: ("enforced", "x-ms-sevsnpvm-is-debuggable is false"),
-        Proof.FIRMWARE: ("not-possible", "floors of firmware versions need an operator that is not documented to work"),
+        Proof.FIRMWARE: _FIRMWARE,
         Proof.IMAGE: ("enforced", "hostdata is the digest of the policy that pins every layer"),
         Proof.CONFIG: ("enforced", "command, environment and mounts are in the same policy"),
-        Proof.IDENTITY: ("enforced", "only the stage's managed identity has the release role on the key"),
-        Proof.GPU: ("not-possible", "container groups have no GPU: choose azure-cvm and check the GPU in the guest"),
-        Proof.NO_BYPASS: ("enforced", "the key leaves the vault by release only, and its policy cannot be updated"),
+        Proof.IDENTITY: _IDENTITY,
+        Proof.GPU: (
+            "not-possible",
+            "container groups have no GPU: choose azure-cvm and check the GPU in the guest",
+        ),
+        Proof.NO_BYPASS: _NO_BYPASS,
     },
+    # Claims: skr-flow-confidential-vm-sev-snp.md in the same folder; launch measurements of VMs cover Azure's
+    # firmware and not the disk, and attestation has no policy that reads a dm-verity digest
+    # (how-to-attest-linux-workload-dm-verity-ima.md).
     Platform.AZURE_CVM: {
         Proof.GENUINE: ("enforced", "attestation verifies the TEE to its vendor's root"),
         Proof.DEBUG_OFF: ("enforced", "azure-compliant-cvm excludes debuggable guests"),
-        Proof.FIRMWARE: ("enforced", "azure-compliant-cvm: Azure's paravisor and Secure Boot"),
+        Proof.FIRMWARE: _FIRMWARE,
         Proof.IMAGE: ("not-possible", "Key Vault cannot see a VM's disk image: choose azure-container"),
         Proof.CONFIG: ("not-possible", "Key Vault cannot see what runs in a VM: choose azure-container"),
-        Proof.IDENTITY: ("enforced", "only the stage's managed identity has the release role on the key"),
+        Proof.IDENTITY: _IDENTITY,
         Proof.GPU: ("not-possible", "attestation sees no GPU: the guest checks it before it asks for the key"),
-        Proof.NO_BYPASS: ("enforced", "the key leaves the vault by release only, and its policy cannot be updated"),
+        Proof.NO_BYPASS: _NO_BYPASS,
     },
 }
 
 
 def compile(policy: ReleasePolicy) -> dict[str, Any]:
-    """The release policy document: one authority entry for each different gate.
+    """The release policy document: one entry per attestation endpoint, with what all of its gates require and
+    the rest as alternatives.
 
-    Raises JewelhouseError for a gate that admits any code, an authority that is not known or that its owner
-    could loosen, and a TEE that the platform does not attest.
+    Raises JewelhouseError for a gate that admits any code, an endpoint that is not known or that its owner
+    could loosen, a TEE that the platform does not attest, and a licence that ends (`check_end`).
     """
     if not isinstance(policy.owner, AzureAccount):
         raise JewelhouseError("the key's owner has no Azure subscription", where=policy.key.name)
     if not policy.gates:
-        raise JewelhouseError("a release policy needs a gate", where=policy.key.name)
-    entries = {
-        json.dumps(entry, sort_keys=True): entry
-        for entry in (
-            {"authority": authority(policy, gate), "allOf": list(_conditions(gate))} for gate in policy.gates
+        raise JewelhouseError(
+            "a release policy needs a gate", where=policy.key.name, remedy="let a stage open the artifact"
         )
+    by_authority: dict[str, list[list[dict[str, Any]]]] = {}
+    for gate in policy.gates:
+        check_end(policy, gate)
+        by_authority.setdefault(authority(policy, gate), []).extend(_alternatives(policy, gate))
+    return {
+        "version": "1.0.0",
+        "anyOf": [
+            {"authority": endpoint, "allOf": _all_of(alternatives)}
+            for endpoint, alternatives in sorted(by_authority.items())
+        ],
     }
-    return {"version": "1.0.0", "anyOf": [entries[text] for text in sorted(entries)]}
+
+
+def check_end(policy: ReleasePolicy, gate: Gate) -> None:
+    """Raises JewelhouseError for a gate that ends: Key Vault has no way to end a release at a time.
+
+    A policy knows no clock, and a key is released after it expired: "Operations outside the nbf / exp window
+    are automatically disallowed, except for decrypt, release, unwrap, and verify"
+    (MicrosoftDocs/azure-security-docs articles/key-vault/keys/about-keys.md).
+    """
+    if gate.not_after is not None:
+        raise JewelhouseError(
+            f"the licence of {gate.stage} ends on {gate.not_after:%Y-%m-%d}, and Key Vault releases expired keys too",
+            where=f"artifacts.{policy.artifact}.licences",
+            remedy="open the artifact on AWS or Google Cloud, or give the tier no end and take the stage out then",
+            source="learn.microsoft.com/azure/key-vault/keys/about-keys, date-time controlled operations",
+        )
+
+
+def _all_of(alternatives: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """What every alternative requires, then any of what is left of each."""
+    common = [condition for condition in alternatives[0] if all(condition in other for other in alternatives)]
+    rests: list[list[dict[str, Any]]] = []
+    for alternative in alternatives:
+        rest = [condition for condition in alternative if condition not in common]
+        if not rest:
+            # The others only ask for more than this one.
+            return common
+        if rest not in rests:
+            rests.append(rest)
+    any_of = [rest[0] if len(rest) == 1 else {"allOf": rest} for rest in rests]
+    return [*common, {"anyOf": sorted(any_of, key=canonical)}]
 
 
 def authority(policy: ReleasePolicy, gate: Gate) -> str:
@@ -85,8 +138,13 @@ def authority(policy: ReleasePolicy, gate: Gate) -> str:
             )
         return shared
     host = gate.authority.rstrip("/")
-    if not AUTHORITY.fullmatch(host):
-        raise JewelhouseError(f"{gate.authority} is not an attestation endpoint of Azure", where=where)
+    shared_host = SHARED_HOST.fullmatch(host)
+    if not AUTHORITY.fullmatch(host) or (shared_host and shared_host["code"] != shared_host["zone"]):
+        raise JewelhouseError(
+            f"{gate.authority} is not an attestation endpoint of Azure",
+            where=where,
+            remedy="it reads https://<name>.<region code>.attest.azure.net",
+        )
     if gate.authority_policy is None:
         raise JewelhouseError(
             "whoever owns a custom attestation provider could loosen its policy",
@@ -96,27 +154,47 @@ def authority(policy: ReleasePolicy, gate: Gate) -> str:
     return host
 
 
-def _conditions(gate: Gate) -> Iterator[dict[str, Any]]:
+def _alternatives(policy: ReleasePolicy, gate: Gate) -> Iterator[list[dict[str, Any]]]:
+    """The sets of conditions of a gate: one for each image that a container may have."""
+    pinned = [] if gate.authority_policy is None else [_equals("x-ms-policy-hash", gate.authority_policy)]
+    if gate.platform is not policy.key.platform:
+        raise JewelhouseError(
+            f"evidence of {gate.platform} never opens a key for {policy.key.platform}",
+            where=f"stages.{gate.stage}.platform",
+        )
     if gate.platform is Platform.AZURE_CONTAINER:
-        yield from _container(gate)
+        for digest in _hostdata(gate):
+            yield [
+                _equals("x-ms-attestation-type", "sevsnpvm"),
+                _equals("x-ms-compliance-status", "azure-compliant-uvm"),
+                _equals("x-ms-sevsnpvm-is-debuggable", "false"),
+                _equals("x-ms-sevsnpvm-vmpl", "0"),
+                *pinned,
+                _equals("x-ms-sevsnpvm-hostdata", digest),
+            ]
     elif gate.platform is Platform.AZURE_CVM:
-        yield _equals(f"{NESTED}x-ms-attestation-type", _tee_type(gate))
-        yield _equals(f"{NESTED}x-ms-compliance-status", "azure-compliant-cvm")
-        if gate.tee is Tee.SEV_SNP:
-            yield _equals(f"{NESTED}x-ms-sevsnpvm-is-debuggable", "false")
-        yield _equals("secureboot", "true")
+        snp = [_equals(f"{NESTED}x-ms-sevsnpvm-is-debuggable", "false")] if gate.tee is Tee.SEV_SNP else []
+        yield [
+            _equals(f"{NESTED}x-ms-attestation-type", _tee_type(gate.tee, f"stages.{gate.stage}.tee")),
+            _equals(f"{NESTED}x-ms-compliance-status", "azure-compliant-cvm"),
+            *snp,
+            _equals("secureboot", "true"),
+            *pinned,
+        ]
     else:
         raise JewelhouseError(
             f"Key Vault cannot judge evidence of {gate.platform}", where=f"stages.{gate.stage}.platform"
         )
-    if gate.authority_policy is not None:
-        yield _equals("x-ms-policy-hash", gate.authority_policy)
 
 
-def _container(gate: Gate) -> Iterator[dict[str, Any]]:
+def _hostdata(gate: Gate) -> list[str]:
     where = f"stages.{gate.stage}.image"
     if gate.tee is not Tee.SEV_SNP:
-        raise JewelhouseError(f"container groups run on sev-snp, not {gate.tee}", where=f"stages.{gate.stage}.tee")
+        raise JewelhouseError(
+            f"container groups run on sev-snp, not {gate.tee}",
+            where=f"stages.{gate.stage}.tee",
+            remedy="set tee: sev-snp",
+        )
     digests = sorted({measurements.get("hostdata") or "" for measurements in gate.measurements})
     if not digests:
         raise JewelhouseError(
@@ -131,38 +209,37 @@ def _container(gate: Gate) -> Iterator[dict[str, Any]]:
                 where=where,
                 remedy="hostdata is 64 lower-case hex digits; a VM's is all zero",
             )
-    yield _equals("x-ms-attestation-type", "sevsnpvm")
-    yield _equals("x-ms-compliance-status", "azure-compliant-uvm")
-    yield _equals("x-ms-sevsnpvm-is-debuggable", "false")
-    yield _equals("x-ms-sevsnpvm-vmpl", "0")
-    allowed = [_equals("x-ms-sevsnpvm-hostdata", digest) for digest in digests]
-    yield allowed[0] if len(allowed) == 1 else {"anyOf": allowed}
+    return digests
 
 
-def _tee_type(gate: Gate) -> str:
-    if gate.tee not in TEE_TYPES:
-        raise JewelhouseError(f"Azure does not attest {gate.tee}", where=f"stages.{gate.stage}.tee")
-    return TEE_TYPES[gate.tee]
+def _tee_type(tee: Tee, where: str) -> str:
+    if tee not in TEE_TYPES:
+        raise JewelhouseError(f"Azure does not attest {tee}", where=where, remedy="choose sev-snp or tdx")
+    return TEE_TYPES[tee]
 
 
 def _equals(claim: str, value: str) -> dict[str, Any]:
     return {"claim": claim, "equals": value}
 
 
-def disk_policy(region: str, tee: Tee, authority_url: str | None = None) -> dict[str, Any]:
+def disk_policy(region: str, tee: Tee) -> dict[str, Any]:
     """Release policy of the key that encrypts a confidential VM's OS disk.
 
     The platform's own token opens it, so its claims are flat and its authority ends in a slash, as in
     Azure/confidential-computing-cvm cvm_deployment/key/skr-policy.json; only this region and TEE.
     """
-    endpoint = authority_url or attestation_endpoint(region)
+    endpoint = attestation_endpoint(region)
     if endpoint is None:
-        raise JewelhouseError(f"no shared attestation endpoint is known for {region}", where=region)
+        raise JewelhouseError(
+            f"no shared attestation endpoint is known for {region}, and the platform opens disks by none else",
+            where=region,
+            remedy="choose a region that `jewelhouse lifecycle check` knows for azure-cvm",
+        )
     conditions = [
-        _equals("x-ms-attestation-type", TEE_TYPES[tee]),
+        _equals("x-ms-attestation-type", _tee_type(tee, region)),
         _equals("x-ms-compliance-status", "azure-compliant-cvm"),
     ]
-    return {"version": "1.0.0", "anyOf": [{"authority": f"{endpoint.rstrip('/')}/", "allOf": conditions}]}
+    return {"version": "1.0.0", "anyOf": [{"authority": f"{endpoint}/", "allOf": conditions}]}
 
 
 def canonical(document: Mapping[str, Any]) -> bytes:

@@ -49,10 +49,10 @@ class StandIn(protocol.Provider):
         return protocol.ConfigureResponse(accept_secrets=True, supports_preview=True)
 
     async def check(self, request: protocol.CheckRequest) -> protocol.CheckResponse:
-        schema = self._schema(request.type)
+        schema = self._schema(_type(request))
         inputs = {name: value for name, value in request.new_inputs.items() if not _null(value)}
         old = {name: plain(value) for name, value in request.old_inputs.items()}
-        name = self._cloud.autoname(request.type, schema)
+        name = self._cloud.autoname(_type(request), schema)
         if name and name.property not in inputs:
             inputs[name.property] = PropertyValue(
                 old.get(name.property) or name.make(request.name, random.Random(request.random_seed))
@@ -60,7 +60,7 @@ class StandIn(protocol.Provider):
         values = {name: plain(value) for name, value in inputs.items()}
         failures = [*schema.problems(values)]
         if not failures:
-            failures = [*self._cloud.limits(request.type, values)]
+            failures = [*self._cloud.limits(_type(request), values)]
         return protocol.CheckResponse(
             inputs,
             [
@@ -70,10 +70,10 @@ class StandIn(protocol.Provider):
         )
 
     async def diff(self, request: protocol.DiffRequest) -> protocol.DiffResponse:
-        schema = self._schema(request.type)
+        schema = self._schema(_type(request))
         old = plain(request.old_state[INPUTS]) if INPUTS in request.old_state else {}
         new = {name: plain(value) for name, value in request.new_inputs.items()}
-        fixed = {*schema.immutable, *self._cloud.immutable(request.type)}
+        fixed = {*schema.immutable, *self._cloud.immutable(_type(request))}
         detailed: dict[str, protocol.PropertyDiff] = {}
         replaces: set[str] = set()
         for path, kind in differences(old, new):
@@ -84,7 +84,7 @@ class StandIn(protocol.Provider):
             if replace:
                 replaces.add(top)
             detailed[path] = protocol.PropertyDiff(_KINDS[kind, replace], input_diff=True)
-        name = self._cloud.autoname(request.type, schema)
+        name = self._cloud.autoname(_type(request), schema)
         # A name given by hand is still taken while the old resource exists.
         fixed_name = bool(name) and old.get(name.property) == new.get(name.property) if name else False
         return protocol.DiffResponse(
@@ -96,25 +96,25 @@ class StandIn(protocol.Provider):
         )
 
     async def create(self, request: protocol.CreateRequest) -> protocol.CreateResponse:
-        schema = self._schema(request.type)
+        schema = self._schema(_type(request))
         given = dict(request.properties)
         if request.preview:
             unknown = {name: PropertyValue(UNKNOWN) for name in schema.outputs if name not in given}
-            return protocol.CreateResponse("", {**given, **unknown})
-        what = self._request(request.type, request.name, given, schema)
-        failure = self._world.fails(request.type, request.name)
+            return protocol.CreateResponse("", {**self._at_preview(schema, given), **unknown})
+        what = self._request(_type(request), request.name, given, schema)
+        failure = self._world.fails(_type(request), request.name)
         if failure:
             raise Refused(f"{request.name}: {failure}")
         self._cloud.refuse(what)
         identity, computed = self._cloud.create(what)
         self._world.put(
-            self._package, Thing(request.type, identity, self._scope["name"], what.inputs, computed)
+            self._package, Thing(_type(request), identity, self._scope["name"], what.inputs, computed)
         )
         return protocol.CreateResponse(identity, self._outputs(schema, given, computed))
 
     async def read(self, request: protocol.ReadRequest) -> protocol.ReadResponse:
-        schema = self._schema(request.type)
-        thing = self._world.get(self._package, request.type, self._scope["name"], request.resource_id)
+        schema = self._schema(_type(request))
+        thing = self._world.get(self._package, _type(request), self._scope["name"], request.resource_id)
         if thing is None:
             return protocol.ReadResponse("", {}, {})
         state = request.properties or {}
@@ -128,7 +128,7 @@ class StandIn(protocol.Provider):
         )
 
     async def update(self, request: protocol.UpdateRequest) -> protocol.UpdateResponse:
-        schema = self._schema(request.type)
+        schema = self._schema(_type(request))
         given = dict(request.news)
         if request.preview:
             kept = {
@@ -136,22 +136,22 @@ class StandIn(protocol.Provider):
                 for name, value in request.olds.items()
                 if name not in given and name != INPUTS and name not in schema.inputs
             }
-            return protocol.UpdateResponse({**given, **kept})
-        what = self._request(request.type, request.name, given, schema, identity=request.resource_id)
+            return protocol.UpdateResponse({**self._at_preview(schema, given), **kept})
+        what = self._request(_type(request), request.name, given, schema, identity=request.resource_id)
         self._cloud.refuse_update(what)
         computed = self._cloud.update(what)
         self._world.put(
-            self._package, Thing(request.type, request.resource_id, self._scope["name"], what.inputs, computed)
+            self._package, Thing(_type(request), request.resource_id, self._scope["name"], what.inputs, computed)
         )
         return protocol.UpdateResponse(self._outputs(schema, given, computed))
 
     async def delete(self, request: protocol.DeleteRequest) -> None:
-        schema = self._schema(request.type)
+        schema = self._schema(_type(request))
         inputs = request.properties.get(INPUTS)
         given = {name: property_value(value) for name, value in plain(inputs).items()} if inputs else {}
-        what = self._request(request.type, request.name, given, schema, identity=request.resource_id)
+        what = self._request(_type(request), request.name, given, schema, identity=request.resource_id)
         self._cloud.delete(what)
-        self._world.remove(self._package, request.type, self._scope["name"], request.resource_id)
+        self._world.remove(self._package, _type(request), self._scope["name"], request.resource_id)
 
     async def invoke(self, request: protocol.InvokeRequest) -> protocol.InvokeResponse:
         args = {name: plain(value) for name, value in request.args.items()}
@@ -159,6 +159,19 @@ class StandIn(protocol.Provider):
         if answer is None:
             raise Refused(f"the sandbox does not answer {request.tok}; docs/sandbox.md lists what it answers")
         return protocol.InvokeResponse({name: property_value(value) for name, value in answer.items()})
+
+    def _at_preview(self, schema: Schema, given: Mapping[str, PropertyValue]) -> dict[str, PropertyValue]:
+        """Inputs as they will come back, unknown where the service adds something inside them."""
+        shown = dict(given)
+        for name, more in schema.added.items():
+            value = given[name].value if name in given else None
+            if isinstance(value, Mapping):
+                unknown = {key: PropertyValue(UNKNOWN) for key in more if key not in value}
+                shown[name] = PropertyValue({**value, **unknown}).with_secret(given[name].is_secret)
+        found = self._cloud.reshaped({name: plain(value) for name, value in given.items()})
+        for name, value in found.items():
+            shown[name] = PropertyValue(UNKNOWN) if value is None else property_value(value)
+        return shown
 
     def _schema(self, token: str) -> Schema:
         schema = self._schemas.get(token)
@@ -263,6 +276,11 @@ def property_value(value: Any) -> PropertyValue:
     if isinstance(value, int) and not isinstance(value, bool):
         return PropertyValue(float(value))
     return PropertyValue(value) if value is not None else PropertyValue.null()
+
+
+def _type(request: Any) -> str:
+    """The type token; below a component the URN holds the whole chain of parents."""
+    return request.type.rsplit("$", 1)[-1]
 
 
 def _null(value: PropertyValue) -> bool:

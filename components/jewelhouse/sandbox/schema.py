@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 SDKS: Mapping[str, str] = {"aws": "pulumi_aws", "azure-native": "pulumi_azure_native", "gcp": "pulumi_gcp"}
-FORMAT = 5
+FORMAT = 8
+CATALOGUE = 40
 # How the SDKs' documentation says that a property cannot change in place.
 IMMUTABLE = re.compile(r"forces (a )?new resource|changing this (forces|will force)", re.IGNORECASE)
 # The first import format in the documentation of Google's types is the shape of the id.
@@ -33,7 +34,10 @@ Type = Any  # "string" | "integer" | "number" | "boolean" | "any" | {"list"|"map
 
 @dataclass(frozen=True)
 class Schema:
-    """Inputs, outputs and replacement rules of one resource type, by wire name."""
+    """Inputs, outputs and replacement rules of one resource type, by wire name.
+
+    `added` names, per property, what the service adds inside it (`identity` comes back with `principalId`).
+    """
 
     token: str
     inputs: Mapping[str, Type]
@@ -43,6 +47,7 @@ class Schema:
     secret_outputs: list[str] = field(default_factory=list)
     types: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     id_format: str = ""
+    added: Mapping[str, list[str]] = field(default_factory=dict)
 
     def problems(self, values: Mapping[str, Any], *, partial: bool = False) -> Iterator[tuple[str, str]]:
         """(property path, reason) for everything in `values` that the SDK's types do not allow.
@@ -204,7 +209,23 @@ def extract(package: str, token: str) -> Schema | None:
         secret_outputs=_strings(source, "additional_secret_outputs"),
         types=types,
         id_format=_id_format(resource),
+        added=_added(resource, inputs, types),
     )
+
+
+def _added(
+    resource: type, inputs: Mapping[str, Type], types: Mapping[str, Mapping[str, Any]]
+) -> dict[str, list[str]]:
+    from pulumi import _types
+
+    found: dict[str, list[str]] = {}
+    for name, annotation in _types.resource_types(resource).items():
+        kind, given = _types.unwrap_type(annotation), inputs.get(name)
+        if isinstance(kind, type) and _types.is_output_type(kind) and isinstance(given, dict) and "ref" in given:
+            more = set(_types.output_type_types(kind)) - set(types[given["ref"]]["properties"])
+            if more:
+                found[name] = sorted(more)
+    return found
 
 
 def _id_format(resource: type) -> str:
@@ -215,7 +236,7 @@ def _id_format(resource: type) -> str:
 def _arguments_class(module: Any, resource: type) -> type | None:
     """The Args class: named after the resource, or `<Resource>InitArgs` where that name was taken."""
     own = inspect.getmodule(resource)
-    for name in (f"{resource.__name__}Args", f"{resource.__name__}InitArgs"):
+    for name in (f"{resource.__name__}InitArgs", f"{resource.__name__}Args"):
         for place in (own, module):
             candidate = getattr(place, name, None)
             if candidate is not None and hasattr(candidate, "_pulumi_input_type"):
@@ -258,7 +279,8 @@ def _kind(annotation: Any, types: dict[str, Mapping[str, Any]]) -> Type:
         kinds = [_kind(choice, types) for choice in choices]
         enums = [kind for kind in kinds if isinstance(kind, dict) and "enum" in kind]
         if enums:
-            return enums[0]
+            # A catalogue that grows (VM sizes, regions) is listed as it was when the SDK was made.
+            return enums[0] if len(enums[0]["enum"]) <= CATALOGUE else "string"
         # The typed dictionary beside each Args class says the same again and is read as "any".
         objects = any(isinstance(kind, dict) and "ref" in kind for kind in kinds)
         distinct = {

@@ -108,6 +108,20 @@ class Azure(Cloud):
             "location": what.inputs.get("location"),
         }
 
+    def reshaped(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        # User-assigned identities are given as a list of ids and come back as a map by id.
+        identity = inputs.get("identity")
+        ids = identity.get("userAssignedIdentities") if isinstance(identity, dict) else None
+        if not isinstance(identity, dict) or not isinstance(ids, list):
+            return {}
+        if None in ids:
+            return {"identity": None}
+        found = {
+            one: {"clientId": _guid("client", *_place(one)), "principalId": _guid("principal", *_place(one))}
+            for one in ids
+        }
+        return {"identity": {**identity, "userAssignedIdentities": found}}
+
     def invoke(self, token: str, args: Mapping[str, Any], scope: Mapping[str, str]) -> Mapping[str, Any] | None:
         if token == "azure-native:authorization:getClientConfig":
             return {
@@ -117,6 +131,12 @@ class Azure(Cloud):
                 "tenantId": scope["tenant"],
             }
         return None
+
+
+def _place(identity: str) -> tuple[str, str]:
+    """Subscription and name in the id of a user-assigned identity."""
+    parts = identity.split("/")
+    return parts[2], parts[-1]
 
 
 def _guid(*parts: str) -> str:

@@ -106,6 +106,10 @@ class Cloud:
     def invoke(self, token: str, args: Mapping[str, Any], scope: Mapping[str, str]) -> Mapping[str, Any] | None:
         raise NotImplementedError
 
+    def reshaped(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Inputs that the service gives back in another shape; None where that is not known yet."""
+        return {}
+
     def limits(self, kind: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield from ()
 
@@ -156,7 +160,11 @@ class Cloud:
 
     def _computed(self, what: Request, identity: str) -> Mapping[str, Any]:
         made = self.outputs.get(what.type)
-        values = {**self.defaults(what, identity), **(made(what, self.world) if made else {})}
+        values = {
+            **self.defaults(what, identity),
+            **self.reshaped(what.inputs),
+            **(made(what, self.world) if made else {}),
+        }
         return {name: value for name, value in values.items() if name in what.schema.outputs}
 
     def _name(self, rule: Name, what: Request) -> tuple[str, str]:

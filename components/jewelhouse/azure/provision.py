@@ -1,0 +1,402 @@
+"""Everything of a lifecycle that lies on Azure."""
+
+from __future__ import annotations
+
+
+from typing import Any
+
+import pulumi
+import pulumi_azure_native as azure_native
+from pulumi import ResourceOptions
+from pulumi_azure_native import resources
+
+from jewelhouse import lifecycle as graph
+from jewelhouse.azure.audit import AuditTrail, AuditTrailArgs
+from jewelhouse.azure.enclave import EnclaveHost, EnclaveHostArgs
+from jewelhouse.azure.gpu import ConfidentialGpu
+from jewelhouse.azure.identity import WorkloadIdentity, WorkloadIdentityArgs
+from jewelhouse.azure.key import AttestedKey, AttestedKeyArgs, Vault, VaultArgs
+from jewelhouse.azure.network import PrivateLink, PrivateLinkArgs, PrivateNetwork, PrivateNetworkArgs
+from jewelhouse.azure.store import SealedStore, SealedStoreArgs
+from jewelhouse.azure.vm import ConfidentialVm, ConfidentialVmArgs, DiskEncryption, DiskEncryptionArgs
+from jewelhouse.errors import JewelhouseError
+from jewelhouse.model import AttestedKey as Key
+from jewelhouse.model import AzureAccount, Cloud, Lifecycle, Platform, Stage
+from jewelhouse.names import identity_name, short
+from jewelhouse.outputs import CloudOutputs
+from jewelhouse.release import azure as release
+from jewelhouse.templates import render
+
+
+def provision(lifecycle: Lifecycle) -> CloudOutputs:
+    """Networks, identities, vaults, keys, stores, hosts and audit trails of the stages on Azure."""
+    return _Azure(lifecycle).build()
+
+
+class _Azure:
+    """Resources that several others share, made once each: providers, resource groups, networks, vaults."""
+
+    def __init__(self, lifecycle: Lifecycle) -> None:
+        self.lifecycle = lifecycle
+        self.tags = {"jewelhouse-lifecycle": lifecycle.name}
+        self.stages = graph.stages_on(lifecycle, Cloud.AZURE)
+        self.providers: dict[str, azure_native.Provider] = {}
+        self.groups: dict[tuple[str, str], resources.ResourceGroup] = {}
+        self.networks: dict[tuple[str, str], PrivateNetwork] = {}
+        self.vaults: dict[tuple[str, str], Vault] = {}
+        self.disks: dict[tuple[str, str, str], DiskEncryption] = {}
+        self.identities = {stage.name: self._identity(stage) for stage in self.stages}
+
+    def build(self) -> CloudOutputs:
+        stores = {store: self._store(store) for store in graph.stores(self.lifecycle, Cloud.AZURE)}
+        keys = {
+            key: self._key(key)
+            for key in graph.opens_by_key(self.lifecycle)
+            if key.cloud is Cloud.AZURE
+        }
+        links = self._links(stores)
+        hosts = {stage.name: self._host(stage, keys, stores, links) for stage in self.stages}
+        self._audit(stores)
+        return CloudOutputs(
+            keys={
+                key: {
+                    "id": made.id_,
+                    "uri": made.uri,
+                    "versioned_uri": made.versioned_uri,
+                    # The control plane hands out no public half; a sealer reads it from the versioned URI.
+                    "public_key": None,
+                }
+                for key, made in keys.items()
+            },
+            stores={(store.artifact, store.region): {"url": made.url} for store, made in stores.items()},
+            stages=hosts,
+        )
+
+    def _account(self, stage: Stage) -> AzureAccount:
+        account = self.lifecycle.operator_account(stage)
+        assert isinstance(account, AzureAccount)
+        return account
+
+    def _owner(self, artifact: str) -> AzureAccount:
+        account = self.lifecycle.owner_account(artifact, Cloud.AZURE)
+        assert isinstance(account, AzureAccount)
+        return account
+
+    def _party(self, account: AzureAccount) -> str:
+        """A readable name for a subscription: the first party that has it."""
+        return next(party.name for party in self.lifecycle.parties.values() if party.azure == account)
+
+    def _provider(self, account: AzureAccount) -> azure_native.Provider:
+        if account.subscription not in self.providers:
+            self.providers[account.subscription] = azure_native.Provider(
+                f"azure-{self._party(account)}",
+                subscription_id=account.subscription,
+                tenant_id=account.tenant,
+            )
+        return self.providers[account.subscription]
+
+    def _opts(self, account: AzureAccount) -> ResourceOptions:
+        return ResourceOptions(provider=self._provider(account))
+
+    def _group(self, account: AzureAccount, region: str) -> resources.ResourceGroup:
+        place = (account.subscription, region)
+        if place not in self.groups:
+            self.groups[place] = resources.ResourceGroup(
+                f"{self.lifecycle.name}-{self._party(account)}-{region}",
+                location=region,
+                tags=self.tags,
+                opts=self._opts(account),
+            )
+        return self.groups[place]
+
+    def _network(self, account: AzureAccount, region: str) -> PrivateNetwork:
+        place = (account.subscription, region)
+        if place not in self.networks:
+            self.networks[place] = PrivateNetwork(
+                f"{self._party(account)}-{region}",
+                PrivateNetworkArgs(
+                    location=region, resource_group=self._group(account, region).name, tags=self.tags
+                ),
+                opts=self._opts(account),
+            )
+        return self.networks[place]
+
+    def _identity(self, stage: Stage) -> WorkloadIdentity:
+        account = self._account(stage)
+        return WorkloadIdentity(
+            stage.name,
+            WorkloadIdentityArgs(
+                location=stage.region,
+                resource_group=self._group(account, stage.region).name,
+                identity_name=identity_name(self.lifecycle, stage),
+                tags={**self.tags, "jewelhouse-stage": stage.name},
+            ),
+            opts=self._opts(account),
+        )
+
+    def _vault(self, account: AzureAccount, region: str) -> Vault:
+        place = (account.subscription, region)
+        if place not in self.vaults:
+            self.vaults[place] = Vault(
+                # Short, since the provider adds its digits and a vault's name has 24 characters.
+                short(f"{self._party(account)}-{region}", 40),
+                VaultArgs(
+                    location=region,
+                    resource_group=self._group(account, region).name,
+                    tenant=account.tenant,
+                    destroyable=self.lifecycle.destroyable,
+                    tags=self.tags,
+                ),
+                opts=self._opts(account),
+            )
+        return self.vaults[place]
+
+    def _key(self, key: Key) -> AttestedKey:
+        owner = self._owner(key.artifact)
+        vault = self._vault(owner, key.region)
+        policy = graph.release_policies(self.lifecycle)[key]
+        return AttestedKey(
+            key.name,
+            AttestedKeyArgs(
+                resource_group=self._group(owner, key.region).name,
+                subscription=owner.subscription,
+                vault=vault.id_,
+                vault_name=vault.vault_name,
+                document=release.compile(policy),
+                releases={gate.stage: self.identities[gate.stage].principal for gate in policy.gates},
+                sealers=owner.sealers,
+                key_name=short(f"{self.lifecycle.name}-{key.artifact}-{key.platform}", 100),
+                tags={**self.tags, "jewelhouse-artifact": key.artifact},
+            ),
+            opts=self._opts(owner),
+        )
+
+    def _store(self, store: graph.Store) -> SealedStore:
+        owner = self._owner(store.artifact)
+        here = [stage for stage in self.stages if stage.region == store.region]
+        return SealedStore(
+            store.name,
+            SealedStoreArgs(
+                location=store.region,
+                resource_group=self._group(owner, store.region).name,
+                subscription=owner.subscription,
+                readers={
+                    stage.name: self.identities[stage.name].principal
+                    for stage in here
+                    if store.artifact in stage.opens
+                },
+                writers={
+                    stage.name: self.identities[stage.name].principal
+                    for stage in here
+                    if store.artifact in stage.seals
+                },
+                destroyable=self.lifecycle.destroyable,
+                tags={**self.tags, "jewelhouse-artifact": store.artifact},
+            ),
+            opts=self._opts(owner),
+        )
+
+    def _links(self, stores: Mapping[graph.Store, SealedStore]) -> dict[str, list[PrivateLink]]:
+        """Private endpoints to what each stage needs, one per network and target; by stage."""
+        made: dict[tuple[str, str, str], PrivateLink] = {}
+        by_stage: dict[str, list[PrivateLink]] = {stage.name: [] for stage in self.stages}
+        for stage in self.stages:
+            account = self._account(stage)
+            network = self._network(account, stage.region)
+            targets: dict[tuple[str, str], pulumi.Input[str]] = {}
+            for artifact in stage.opens:
+                owner = self._owner(artifact)
+                targets["vault", f"{self._party(owner)}-{stage.region}"] = self._vault(owner, stage.region).id_
+            for artifact in (*stage.opens, *stage.seals):
+                store = graph.Store(artifact, Cloud.AZURE, stage.region)
+                for kind in ("blob", "dfs"):
+                    targets[kind, store.name] = stores[store].account
+            for (kind, target), resource in targets.items():
+                place = (account.subscription, kind, target)
+                if place not in made:
+                    made[place] = PrivateLink(
+                        f"{self._party(account)}-to-{target}-{kind}",
+                        PrivateLinkArgs(
+                            location=stage.region,
+                            resource_group=self._group(account, stage.region).name,
+                            subnet=network.endpoints,
+                            zone=network.zones[kind],
+                            kind=kind,
+                            target=resource,
+                            tags=self.tags,
+                        ),
+                        opts=self._opts(account),
+                    )
+                by_stage[stage.name].append(made[place])
+        return by_stage
+
+    def _settings(
+        self, stage: Stage, keys: Mapping[Key, AttestedKey], stores: Mapping[graph.Store, SealedStore]
+    ) -> dict[str, Any]:
+        """What the guest must know: nothing secret; its trust settings are inside the measured image."""
+        policies = graph.release_policies(self.lifecycle)
+        opened = [graph.key_for(stage, artifact) for artifact in stage.opens]
+        gates = [next(gate for gate in policies[key].gates if gate.stage == stage.name) for key in opened]
+        return {
+            "stage": stage.name,
+            "platform": stage.platform.value,
+            "client_id": self.identities[stage.name].client,
+            "authority": release.authority(policies[opened[0]], gates[0]),
+            "opens": {
+                key.artifact: {
+                    "key": keys[key].uri,
+                    "store": stores[graph.Store(key.artifact, Cloud.AZURE, stage.region)].url,
+                }
+                for key in opened
+            },
+            "seals": {
+                artifact: {"store": stores[graph.Store(artifact, Cloud.AZURE, stage.region)].url}
+                for artifact in stage.seals
+            },
+        }
+
+    def _host(
+        self,
+        stage: Stage,
+        keys: Mapping[Key, AttestedKey],
+        stores: Mapping[graph.Store, SealedStore],
+        links: Mapping[str, list[PrivateLink]],
+    ) -> dict[str, Any]:
+        account = self._account(stage)
+        settings = pulumi.Output.json_dumps(self._settings(stage, keys, stores))
+        tags = {**self.tags, "jewelhouse-stage": stage.name}
+        ready: list[pulumi.Resource] = [
+            *links[stage.name],
+            *(role for artifact in stage.opens for role in keys[graph.key_for(stage, artifact)].assignments),
+            *(
+                role
+                for artifact in (*stage.opens, *stage.seals)
+                for role in stores[graph.Store(artifact, Cloud.AZURE, stage.region)].assignments
+            ),
+        ]
+        if stage.platform is Platform.AZURE_CONTAINER:
+            host = self._containers(stage, account, settings, ready, tags)
+        else:
+            host = self._machines(stage, account, settings, ready, tags)
+        return {"identity": self.identities[stage.name].principal, **host}
+
+    def _containers(
+        self,
+        stage: Stage,
+        account: AzureAccount,
+        settings: pulumi.Output[str],
+        ready: list[pulumi.Resource],
+        tags: Mapping[str, str],
+    ) -> dict[str, Any]:
+        image = self.lifecycle.image(stage)
+        assert image.container_policy is not None
+        group = EnclaveHost(
+            stage.name,
+            EnclaveHostArgs(
+                location=stage.region,
+                resource_group=self._group(account, stage.region).name,
+                subnet=self._network(account, stage.region).containers,
+                image=image.reference,
+                policy=image.container_policy,
+                hostdata=image.measurements[0]["hostdata"],
+                identity=self.identities[stage.name].id_,
+                settings={"JEWELHOUSE_STAGE": settings},
+                zone=stage.zones[0] if stage.zones else None,
+                depends_on=ready,
+                tags=tags,
+            ),
+            opts=self._opts(account),
+        )
+        return {"host": group.id_, "endpoint": group.address}
+
+    def _machines(
+        self,
+        stage: Stage,
+        account: AzureAccount,
+        settings: pulumi.Output[str],
+        ready: list[pulumi.Resource],
+        tags: Mapping[str, str],
+    ) -> dict[str, Any]:
+        assert stage.machine is not None
+        disks = self._disk_encryption(stage, account)
+        component = ConfidentialGpu if stage.gpu else ConfidentialVm
+        machines = [
+            component(
+                stage.name if stage.machine.count == 1 else f"{stage.name}-{number}",
+                ConfidentialVmArgs(
+                    location=stage.region,
+                    resource_group=self._group(account, stage.region).name,
+                    subnet=self._network(account, stage.region).hosts,
+                    size=stage.machine.type,
+                    image=self.lifecycle.image(stage).reference,
+                    identity=self.identities[stage.name].id_,
+                    disk_encryption=disks.id_,
+                    user_data=settings.apply(
+                        lambda text: render(
+                            "azure/host.yaml.j2", stage=stage.name, settings=text, gpu=bool(stage.gpu)
+                        )
+                    ),
+                    zone=stage.zones[number % len(stage.zones)] if stage.zones else None,
+                    depends_on=[*ready, *disks.ready],
+                    tags=tags,
+                ),
+                opts=self._opts(account),
+            )
+            for number in range(stage.machine.count)
+        ]
+        return {
+            "host": [machine.id_ for machine in machines],
+            "endpoint": [machine.address for machine in machines],
+        }
+
+    def _disk_encryption(self, stage: Stage, account: AzureAccount) -> DiskEncryption:
+        if account.orchestrator is None:
+            raise JewelhouseError(
+                f"is missing: {stage.name} runs on confidential VMs, whose disk keys the orchestrator releases",
+                where=f"parties.{stage.operator}.azure.orchestrator",
+                remedy="az ad sp create --id bf7b6499-ff71-4aa2-97a4-f372087be7f0 (once per tenant) prints its id",
+            )
+        place = (account.subscription, stage.region, stage.tee.value)
+        if place not in self.disks:
+            self.disks[place] = DiskEncryption(
+                short(f"{self._party(account)}-{stage.region}-{stage.tee}", 40),
+                DiskEncryptionArgs(
+                    location=stage.region,
+                    resource_group=self._group(account, stage.region).name,
+                    subscription=account.subscription,
+                    tenant=account.tenant,
+                    tee=stage.tee,
+                    orchestrator=account.orchestrator,
+                    destroyable=self.lifecycle.destroyable,
+                    tags=self.tags,
+                ),
+                opts=self._opts(account),
+            )
+        return self.disks[place]
+
+    def _audit(self, stores: Mapping[graph.Store, SealedStore]) -> None:
+        for (subscription, region), vault in self.vaults.items():
+            account = next(
+                party.azure
+                for party in self.lifecycle.parties.values()
+                if party.azure and party.azure.subscription == subscription
+            )
+            group = self._group(account, region)
+            AuditTrail(
+                f"{self._party(account)}-{region}-audit",
+                AuditTrailArgs(
+                    location=region,
+                    resource_group=group.name,
+                    resource_group_id=group.id,
+                    vaults={"keys": vault.id_},
+                    stores={
+                        store.artifact: made.account
+                        for store, made in stores.items()
+                        if store.region == region and self._owner(store.artifact) == account
+                    },
+                    known=[identity.client for identity in self.identities.values()],
+                    emails=self.lifecycle.alarm_emails,
+                    tags=self.tags,
+                ),
+                opts=self._opts(account),
+            )

@@ -1,0 +1,36 @@
+"""What stands against a lifecycle as a whole: names, the graph, accounts, machines, images, licences.
+
+Everything is found in one pass; each problem names the YAML path and a remedy.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from jewelhouse.checks import graph, images, parties, terms
+from jewelhouse.checks.scope import Scope
+from jewelhouse.errors import Problem
+from jewelhouse.hardware import aws, azure, gcp
+from jewelhouse.model import Cloud, Lifecycle
+
+HARDWARE = {Cloud.AWS: aws.problems, Cloud.AZURE: azure.problems, Cloud.GCP: gcp.problems}
+
+
+def problems(
+    lifecycle: Lifecycle, *, broken: frozenset[str] = frozenset(), now: datetime | None = None
+) -> list[Problem]:
+    """Everything that stands against a lifecycle.
+
+    `broken` holds the YAML paths of entries that failed on their own: their names count as known, and
+    nothing more is said about them. `now` decides about expired licences.
+    """
+    scope = Scope(lifecycle, broken, now or datetime.now(UTC))
+    found = [*graph.problems(scope), *parties.problems(scope)]
+    for stage in lifecycle.stages.values():
+        where = f"stages.{stage.name}"
+        image = lifecycle.images.get((stage.image, stage.platform))
+        found += HARDWARE[stage.cloud](stage, image, where)
+        found += images.of_stage(scope, stage, where)
+        found += terms.of_stage(scope, stage, where)
+    found += images.problems(scope)
+    return list(dict.fromkeys(found))

@@ -1,0 +1,128 @@
+"""Who owns, who operates, and that their accounts exist and lie apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from jewelhouse.checks.scope import Scope
+from jewelhouse.errors import Problem
+from jewelhouse.model import AwsAccount, AzureAccount, Cloud, GcpAccount, Party, Platform, Stage
+from jewelhouse.names import aws_partition
+from jewelhouse.yamlpath import suggestion
+
+ACCOUNT = {Cloud.AWS: "account", Cloud.AZURE: "subscription", Cloud.GCP: "project"}
+
+
+def problems(scope: Scope) -> Iterator[Problem]:
+    parties = scope.known("parties")
+    for party in scope.lifecycle.parties.values():
+        yield from _party(party)
+    for artifact in scope.lifecycle.artifacts.values():
+        if artifact.owner not in parties:
+            yield Problem(
+                where=f"artifacts.{artifact.name}.owner",
+                what=f"{artifact.owner} is not a party",
+                remedy=suggestion(artifact.owner, parties),
+            )
+        for licence in artifact.licences:
+            for index, holder in enumerate(licence.holders):
+                if holder not in parties:
+                    yield Problem(
+                        where=f"artifacts.{artifact.name}.licences.{licence.tier}.holders[{index}]",
+                        what=f"{holder} is not a party",
+                        remedy=suggestion(holder, parties),
+                    )
+    for stage in scope.lifecycle.stages.values():
+        if stage.operator not in parties:
+            yield Problem(
+                where=f"stages.{stage.name}.operator",
+                what=f"{stage.operator} is not a party",
+                remedy=suggestion(stage.operator, parties),
+            )
+    yield from _missing(scope)
+    for stage in scope.lifecycle.stages.values():
+        yield from _prepared(scope, stage)
+        yield from _apart(scope, stage)
+
+
+def _party(party: Party) -> Iterator[Problem]:
+    if not any(party.account(cloud) for cloud in Cloud):
+        yield Problem(
+            where=f"parties.{party.name}",
+            what="has no account on any cloud",
+            remedy="add aws, azure or gcp, or remove the party",
+        )
+    if party.aws and party.aws.deployer.split(":")[4:5] != [party.aws.account]:
+        yield Problem(
+            where=f"parties.{party.name}.aws.deployer",
+            what=f"{party.aws.deployer} is not a role of account {party.aws.account}, "
+            "and whoever administers a key can rewrite its policy",
+            remedy=f"for example arn:aws:iam::{party.aws.account}:role/jewelhouse-deployer",
+        )
+
+
+def _missing(scope: Scope) -> Iterator[Problem]:
+    """Accounts that must exist: one problem for each, with everything that needs it."""
+    needs: dict[tuple[str, Cloud], list[str]] = {}
+    for stage in scope.lifecycle.stages.values():
+        if stage.operator in scope.lifecycle.parties and not scope.account(stage.operator, stage.cloud):
+            needs.setdefault((stage.operator, stage.cloud), []).append(f"runs {stage.name}")
+        for _, artifact in scope.artifacts(tuple(dict.fromkeys((*stage.opens, *stage.seals)))):
+            if artifact.owner in scope.lifecycle.parties and not scope.account(artifact.owner, stage.cloud):
+                what = f"owns {artifact.name}, which {stage.name} opens or seals there"
+                needs.setdefault((artifact.owner, stage.cloud), []).append(what)
+    for (party, cloud), reasons in needs.items():
+        yield Problem(
+            where=f"parties.{party}.{cloud}",
+            what=f"is missing: {party} {'; '.join(reasons)}",
+            remedy=f"give {party} its own {ACCOUNT[cloud]} on {cloud}",
+        )
+
+
+def _prepared(scope: Scope, stage: Stage) -> Iterator[Problem]:
+    """What an account must say about itself for what is put into it."""
+    runs_in = scope.account(stage.operator, stage.cloud)
+    if (
+        stage.platform is Platform.AZURE_CVM
+        and isinstance(runs_in, AzureAccount)
+        and runs_in.orchestrator is None
+    ):
+        yield Problem(
+            where=f"parties.{stage.operator}.azure.orchestrator",
+            what="is missing: confidential VMs keep their disk keys with Azure's orchestrator",
+            remedy="az ad sp show --id bf7b6499-ff71-4aa2-97a4-f372087be7f0 --query id",
+            source="MicrosoftDocs/azure-docs quick-create-confidential-vm-arm.md, 2026-10",
+        )
+    partition = aws_partition(stage.region)
+    owners = {artifact.owner for _, artifact in scope.artifacts(stage.opens)}
+    for party in sorted({stage.operator, *owners}):
+        account = scope.account(party, stage.cloud)
+        if isinstance(account, GcpAccount) and account.number is None and party in owners:
+            yield Problem(
+                where=f"parties.{party}.gcp.number",
+                what=f"is missing: {party} owns keys there, and principal sets name projects by number",
+                remedy="in quotes, from: gcloud projects describe --format='value(projectNumber)' "
+                + account.project,
+            )
+        if isinstance(account, AwsAccount) and account.deployer.split(":")[1:2] != [partition]:
+            yield Problem(
+                where=f"parties.{party}.aws.deployer",
+                what=f"{account.deployer} is not in the partition of {stage.region}, where {stage.name} runs",
+                remedy=f"for example arn:{partition}:iam::{account.account}:role/jewelhouse-deployer",
+            )
+
+
+def _apart(scope: Scope, stage: Stage) -> Iterator[Problem]:
+    if scope.lifecycle.allow_same_owner:
+        return
+    noun = ACCOUNT[stage.cloud]
+    for _, artifact in scope.artifacts(stage.opens):
+        boundary = scope.shared(artifact, stage)
+        if boundary:
+            yield Problem(
+                where=f"artifacts.{artifact.name}.owner",
+                what=f"{artifact.owner} keeps the key in the same {noun} that runs {stage.name}: {boundary}",
+                remedy=f"keep it in another {noun} than the operator's (an administrator of both can rewrite "
+                "key policies and make grants), or set allow-same-owner: true, which is shown everywhere",
+                source="Dstack-TEE/dstack docs/aws-attested-instance-security-evaluation.md, 2026-08",
+            )

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import inventory as inventories
+import pytest
+from recording import Recording
+
+from jewelhouse.errors import JewelhouseError
+from jewelhouse.gcp import AttestedKey, AttestedKeyArgs, AttestedOnly, AttestedOnlyArgs
+from jewelhouse.gcp.key import pool_id, pool_path
+
+ONE, TWO = f"sha256:{'1' * 64}", f"sha256:{'2' * 64}"
+ENDS = {"title": "licence until 2027", "expression": "request.time < timestamp('2027-12-31T00:00:00Z')"}
+POOL = "projects/100000000001/locations/global/workloadIdentityPools/jh-base-1a2b3c4"
+ROLE = "roles/cloudkms.cryptoKeyDecrypter"
+
+
+def document(*bindings: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "issuer": "https://confidentialcomputing.googleapis.com/",
+        "audiences": ["https://sts.googleapis.com"],
+        "mapping": {"google.subject": "'s'", "attribute.image_digest": "'d'"},
+        "condition": "assertion.swname == 'CONFIDENTIAL_SPACE'",
+        "bindings": list(bindings) or [{"role": ROLE, "members": [f"attribute.image_digest/{ONE}"]}],
+    }
+
+
+def args(**changes: Any) -> AttestedKeyArgs:
+    values: dict[str, Any] = {
+        "project": "mp-strongroom",
+        "project_number": "100000000001",
+        "location": "europe-west4",
+        "document": document(),
+        "labels": {"lifecycle": "llm", "artifact": "base"},
+        **changes,
+    }
+    return AttestedKeyArgs(**values)
+
+
+def test_inventory(recorded: Callable[..., Recording], inventory: Path) -> None:
+    inventories.check(recorded(lambda: AttestedKey("base", args())), inventory / "key.yaml")
+
+
+@pytest.mark.parametrize(
+    ("destroyable", "protect", "policy"), [(False, True, "PREVENT"), (True, False, "DELETE")]
+)
+def test_a_key_is_kept_unless_it_may_be_destroyed(
+    recorded: Callable[..., Recording], destroyable: bool, protect: bool, policy: str
+) -> None:
+    key = recorded(lambda: AttestedKey("base", args(destroyable=destroyable))).named("base-key")
+    assert key.protect is protect
+    assert key.inputs["deletionPolicy"] == policy
+    # The delay before a destroyed version is gone stays, whatever may be destroyed.
+    assert key.inputs["destroyScheduledDuration"] == "2592000s"
+
+
+def test_every_member_of_the_policy_is_bound_and_no_other(recorded: Callable[..., Recording]) -> None:
+    bindings = document(
+        {"role": ROLE, "members": [f"attribute.image_digest/{ONE}", f"attribute.image_digest/{TWO}"]},
+        {"role": ROLE, "members": ["attribute.stage/judge"], "condition": ENDS},
+    )
+    recording = recorded(lambda: AttestedKey("base", args(document=bindings)))
+    bound = {
+        request.name: request.inputs
+        for request in recording.of_type("gcp:kms/cryptoKeyIAMMember:CryptoKeyIAMMember")
+    }
+    common = {"cryptoKeyId": "base-key-id", "role": ROLE}
+    assert bound == {
+        "base-opens-111111111111": {
+            **common,
+            "member": f"principalSet://iam.googleapis.com/{POOL}/attribute.image_digest/{ONE}",
+        },
+        "base-opens-222222222222": {
+            **common,
+            "member": f"principalSet://iam.googleapis.com/{POOL}/attribute.image_digest/{TWO}",
+        },
+        "base-opens-judge": {
+            **common,
+            "member": f"principalSet://iam.googleapis.com/{POOL}/attribute.stage/judge",
+            "condition": ENDS,
+        },
+    }
+
+
+def test_what_the_guest_needs(recorded: Callable[..., Recording]) -> None:
+    recording = recorded(lambda: AttestedKey("base", args()))
+    (component,) = recording.components
+    assert recording.component_outputs[component.urn] == [
+        {
+            "key": "base-key-id",
+            "version": "base-key-id/cryptoKeyVersions/1",
+            "public_key": "-----BEGIN PUBLIC KEY-----",
+            "pool": POOL,
+            "audience": f"//iam.googleapis.com/{POOL}/providers/attestation",
+        }
+    ]
+
+
+class TestPoolIds:
+    @pytest.mark.parametrize(
+        "name", ["base", "gcp-models", "a" * 38, "base-space-europe-west4-", "Open_Base", "x-" * 19]
+    )
+    def test_are_what_google_takes(self, name: str) -> None:
+        found = pool_id(name, f"{name}-ring-1A2B3C4")
+        assert re.fullmatch(r"[a-z0-9-]{4,32}", found)
+        assert not found.startswith("gcp-")
+        assert found.endswith("-1a2b3c4")
+
+    def test_a_new_ring_brings_a_new_pool(self) -> None:
+        """Ids of deleted pools stay taken for 30 days: `up` after `destroy` must not meet its old one."""
+        assert pool_id("base", "base-ring-1111111") != pool_id("base", "base-ring-2222222")
+
+
+def test_a_wrong_project_number_is_refused() -> None:
+    """It would bind the pool of whoever owns that other project."""
+    with pytest.raises(JewelhouseError, match="has number 999, configured is 100"):
+        pool_path("100", "jh-base", "projects/999/locations/global/workloadIdentityPools/jh-base")
+    assert pool_path("100", "jh-base", "projects/100/locations/global/workloadIdentityPools/jh-base") == (
+        "projects/100/locations/global/workloadIdentityPools/jh-base"
+    )
+
+
+class TestAttestedOnly:
+    def test_inventory(self, recorded: Callable[..., Recording], inventory: Path) -> None:
+        only = AttestedOnlyArgs(project="mp-strongroom", pools=[POOL, f"{POOL}-two"])
+        inventories.check(recorded(lambda: AttestedOnly("mp", only)), inventory / "attested-only.yaml")
+
+    def test_without_a_pool_nobody_decrypts(self, recorded: Callable[..., Recording]) -> None:
+        recording = recorded(lambda: AttestedOnly("mp", AttestedOnlyArgs(project="mp-strongroom", pools=[])))
+        (rule,) = recording.named("mp-deny").inputs["rules"]
+        assert rule["denyRule"].get("exceptionPrincipals", []) == []
+
+    def test_it_goes_when_keys_may_go(self, recorded: Callable[..., Recording]) -> None:
+        only = AttestedOnlyArgs(project="mp-strongroom", pools=[POOL], destroyable=True)
+        assert not recorded(lambda: AttestedOnly("mp", only)).named("mp-deny").protect
