@@ -5,8 +5,8 @@ The words after a fence's language say how its block is tested:
 - `console`: every `$ jewelhouse` line runs and must exit 0 (or `exit=N`); lines below it must be in what it
   prints, in their order. `console engine` and `console cloud` need an engine or an account: their commands,
   options, make targets and shell syntax are checked.
-- `python inventory=FILE`: a Pulumi program, run under mocks and compared with tests/docs/FILE; blocks of a page
-  with the same `program=NAME` are one program.
+- `python inventory=FILE`: a Pulumi program, run under mocks and compared with tests/docs/FILE. Blocks of
+  one page with the same `program=NAME` are one program.
 - `yaml lifecycle`: a stack file that the kit accepts. Other yaml, json and toml blocks must parse.
 """
 
@@ -284,6 +284,18 @@ def test_every_page_can_be_reached_from_the_readme():
             if not link.startswith("https://"):
                 waiting.append((page.parent / link).resolve())
     assert {page for page in PAGES if "ISSUE" not in str(page)} <= seen
+
+
+def test_traps_are_dated_and_the_newest_stand_first():
+    for table in (PROJECT / "docs/traps.md").read_text(encoding="utf-8").split("\n## ")[1:]:
+        rows = [line.split("|")[1:-1] for line in table.splitlines() if line.startswith("| 2")]
+        assert rows
+        # Escaped bars belong to a cell, not to the table.
+        assert all(len("|".join(row).replace("\\|", "").split("|")) == 5 for row in rows)
+        dates = [row[0].strip() for row in rows]
+        assert all(re.fullmatch(r"20\d\d-[01]\d", date) for date in dates)
+        assert dates == sorted(dates, reverse=True)
+        assert all(cell.strip() for row in rows for cell in row)
 
 
 def test_no_line_of_a_page_is_cut_by_its_reader():

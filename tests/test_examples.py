@@ -6,15 +6,18 @@ import json
 import runpy
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import inventory
 import pytest
 import yaml
-from answers import answer, outputs
+from answers import answer, inputs_as_deployed, outputs
 from pulumi_policy import ResourceValidationArgs
 from recording import Recording, record
 from samples import PROJECT
+
+from jewelhouse.sandbox.engine import Engine, Result
 
 sys.path.append(str(PROJECT / "policies"))
 
@@ -48,7 +51,7 @@ def violations(recording: Recording) -> list[str]:
     found: list[str] = []
     for request in recording.resources:
         args = ResourceValidationArgs(
-            request.type, dict(request.inputs), request.urn, request.name, None, None
+            request.type, inputs_as_deployed(recording, request), request.urn, request.name, None, None
         )
         for rule in guardrails.RULES:
             rule.validate(args, lambda message, urn=None, name=rule.name: found.append(f"{name}: {message}"))
@@ -104,30 +107,61 @@ def project(tmp_path):
     return copy
 
 
-@each_example
-def test_it_goes_up_and_comes_down_under_the_real_engine(example, project, engine):
-    where = project(example)
+PACK = str(PROJECT / "policies/jewelhouse-policies")
 
-    def pulumi(*arguments: str) -> None:
-        done = engine.run(*arguments, "--non-interactive", "--stack", "test", project=where)
+
+@pytest.fixture
+def pulumi(project, engine) -> Callable[..., Result]:
+    """Runs `pulumi` on an example, in a sandbox and a stack of its own."""
+    engines: dict[Path, Engine] = {}
+
+    def run(example: Path, *arguments: str) -> Result:
+        if example not in engines:
+            engines[example] = engine(project(example))
+            made = engines[example].run("stack", "init", "test", "--non-interactive")
+            assert made.ok, made.stderr
+        return engines[example].run(*arguments, "--non-interactive", "--stack", "test")
+
+    return run
+
+
+@each_example
+def test_it_goes_up_and_comes_down_under_the_real_engine(example, pulumi):
+    weaker = (
+        ("--config", "destroyable=true") if "destroyable" in (example / "Pulumi.yaml").read_text() else ()
+    )
+    for arguments in (
+        ("up", "--yes", "--skip-preview", "--policy-pack", PACK, *weaker),
+        ("preview", "--expect-no-changes", "--policy-pack", PACK),
+        ("destroy", "--yes", "--skip-preview"),
+    ):
+        done = pulumi(example, *arguments)
         assert done.ok, done.stdout + done.stderr
 
-    made = engine.run("stack", "init", "test", "--non-interactive", project=where)
-    assert made.ok, made.stderr
-    pulumi("up", "--yes", "--skip-preview", "--policy-pack", str(PROJECT / "policies/jewelhouse-policies"))
-    pulumi("preview", "--expect-no-changes")
-    # What holds keys and ciphertext is protected: taking it down is a decision of its own.
-    pulumi("state", "unprotect", "--all", "--yes")
-    pulumi("destroy", "--yes", "--skip-preview")
+
+def test_keys_of_an_example_are_protected_unless_it_says_otherwise(pulumi):
+    example = PROJECT / "examples/aws-enclave"
+    up = pulumi(example, "up", "--yes", "--skip-preview")
+    assert up.ok, up.stdout + up.stderr
+    refused = pulumi(example, "destroy", "--yes", "--skip-preview")
+    assert not refused.ok
+    assert "protected" in refused.stdout + refused.stderr
+    # Hosts may be gone by then, but not what cannot be made again.
+    left = json.loads(pulumi(example, "stack", "export").stdout)["deployment"]["resources"]
+    types = [resource["type"] for resource in left]
+    assert types.count("aws:kms/key:Key") == 3
+    assert types.count("aws:s3/bucket:Bucket") == 2
+    for arguments in (
+        ("up", "--yes", "--skip-preview", "--config", "destroyable=true"),
+        ("destroy", "--yes", "--skip-preview"),
+    ):
+        done = pulumi(example, *arguments)
+        assert done.ok, done.stdout + done.stderr
 
 
-def test_the_engine_stops_the_careless_program(project, engine):
-    where = project(PROJECT / "examples/policy-pack")
-    made = engine.run("stack", "init", "test", "--non-interactive", project=where)
-    assert made.ok, made.stderr
-    preview = ("preview", "--non-interactive", "--stack", "test", "--config", "careless=true")
-    pack = str(PROJECT / "policies/jewelhouse-policies")
-    done = engine.run(*preview, "--policy-pack", pack, project=where)
+def test_the_engine_stops_the_careless_program(pulumi):
+    example = PROJECT / "examples/policy-pack"
+    done = pulumi(example, "preview", "--config", "careless=true", "--policy-pack", PACK)
     assert not done.ok
-    assert "aws-no-key-pair" in done.stdout
-    assert "aws-s3-guarded" in done.stdout
+    for rule in ("aws-no-key-pair", "aws-imdsv2", "aws-s3-guarded"):
+        assert rule in done.stdout

@@ -52,7 +52,11 @@ def test_the_deployer_has_a_conventional_name():
         (put("stages.Train", {}), "stages.Train", "cannot be a name"),
         (put("stages.train", "azure"), "stages.train", "must be a mapping"),
         (put("stages", []), "stages", "must be a mapping"),
-        (put("stages.finetune.machine.enclave.memory", "8"), "stages.finetune.machine.enclave.memory", "amount"),
+        (
+            put("stages.finetune.machine.enclave.memory", "8"),
+            "stages.finetune.machine.enclave.memory",
+            "amount",
+        ),
         (put("artifacts.base.kind", "weight"), "artifacts.base.kind", "is not one of"),
         (put("artifacts.base.require", ["gpus"]), "artifacts.base.require[0]", "is not one of"),
         (

@@ -59,7 +59,8 @@ def parties(draw: Any) -> dict[str, Any]:
             aws["deployer"] = f"arn:aws:iam::{str(digit) * 12}:role/ops/deploy-{digit}"
         azure: dict[str, Any] = {
             "subscription": GUID.format(digit, 1),
-            "tenant": GUID.format(digit, 2),
+            # One tenant: managed identities have no roles in another.
+            "tenant": GUID.format(1, 2),
             "orchestrator": GUID.format(digit, 3),
         }
         if draw(st.booleans()):

@@ -10,14 +10,18 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import io
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pulumi
 import typer.main
+from rich.console import Console
 
 from jewelhouse import picture, settings, stackfile
 from jewelhouse.images.lock import ImageEntry
@@ -53,6 +57,7 @@ def files() -> Mapping[Path, str]:
 def sections() -> Mapping[str, Callable[[], str]]:
     """Generated sections by name."""
     return {
+        "up": up,
         "configuration": configuration,
         "images": images,
         "proofs": proof_table,
@@ -60,6 +65,17 @@ def sections() -> Mapping[str, Callable[[], str]]:
         "components": components,
         "policies": policies,
     }
+
+
+def up() -> str:
+    """The end of what `make up` prints: the same table as `jewelhouse lifecycle show`."""
+    from jewelhouse.cli.lifecycle import stage_table, summary
+
+    lifecycle = stackfile.read(PROJECT / "stacks/Pulumi.dev.yaml")
+    printed = io.StringIO()
+    Console(file=printed, width=132).print(stage_table(summary(lifecycle)["stages"]))
+    table = "\n".join(line.rstrip() for line in printed.getvalue().splitlines())
+    return f"```text\nPreparing the sandbox …\npulumi up dev …\n…\n\n{table}\n…\n```\n"
 
 
 def configuration() -> str:
@@ -98,7 +114,7 @@ def _type(value: Mapping[str, Any], names: Mapping[str, str]) -> str:
         name = value["$ref"].rsplit("/", 1)[-1]
         if name in names:
             return f"[{names[name].lower()}](#{names[name].lower().replace(' ', '-')})"
-        return {"Platform": "platform", "Proof": "[proof](#proofs)"}.get(name, _words(name))
+        return {"Platform": "[platform](#images)", "Proof": "[proof](#proofs)"}.get(name, _values(name))
     if "anyOf" in value:
         return " or ".join(_type(part, names) for part in value["anyOf"] if part.get("type") != "null")
     if "enum" in value:
@@ -113,8 +129,11 @@ def _type(value: Mapping[str, Any], names: Mapping[str, str]) -> str:
     return {"string": "text", "integer": "number", "boolean": "true or false"}.get(value.get("type", ""), "")
 
 
-def _words(name: str) -> str:
-    """`StageKind` as `stage kind`."""
+def _values(name: str) -> str:
+    """The values of an enumeration, or the name of a definition without a table of its own in words."""
+    definition = settings.schema()["$defs"][name]
+    if "enum" in definition:
+        return ", ".join(f"`{value}`" for value in definition["enum"])
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name.removesuffix("Settings")).lower()
 
 
@@ -146,13 +165,15 @@ def _command(command: Any, path: list[str]) -> Iterator[str]:
             yield from _command(inner, [*path, name])
         return
     arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
-    usage = " ".join([*path, *(f"{argument.human_readable_name}" for argument in arguments)])
+    usage = " ".join(
+        [*path, *(f"[{a.name.upper()}]" if not a.required else a.name.upper() for a in arguments)]
+    )
     yield f"### `{usage}`\n\n{inspect.cleandoc(command.help or '')}\n"
     options = [p for p in command.params if p.param_type_name == "option" and not p.hidden]
     if options:
         yield "| option | meaning |\n|---|---|"
         for option in options:
-            yield f"| `{', '.join(option.opts)}` | {_cell(getattr(option, 'help', '') or '')} |"
+            yield f"| `{', '.join(option.opts)}` | {_cell(option.help or '')} |"
         yield ""
 
 
@@ -163,18 +184,19 @@ def components() -> str:
         package = importlib.import_module(f"jewelhouse.{cloud}")
         parts.append(f"### {picture.CLOUD_NAMES[cloud]}\n")
         for name in sorted(package.__all__):
-            arguments = getattr(package, f"{name}Args", None)
-            if arguments is not None and not name.endswith("Args"):
-                parts.append(f"#### `jewelhouse.{cloud}.{name}`\n")
-                parts.append(f"{_paragraph(getattr(package, name))}\n")
-                parts.append("| argument | type | default |\n|---|---|---|")
-                parts += [_argument(field) for field in dataclasses.fields(arguments)]
+            component = getattr(package, name)
+            if issubclass(component, pulumi.ComponentResource):
+                annotation = inspect.signature(component).parameters["args"].annotation
+                parts.append(f"#### `jewelhouse.{cloud}.{name}`\n\n{_paragraph(component)}\n")
+                parts.append(f"`{annotation}`:\n\n| argument | type | default |\n|---|---|---|")
+                parts += [_argument(field) for field in dataclasses.fields(getattr(package, annotation))]
                 parts.append("")
     return "\n".join(parts)
 
 
 def _paragraph(documented: Any) -> str:
-    return " ".join(inspect.cleandoc(documented.__doc__ or "").split("\n\n")[0].split())
+    first = inspect.cleandoc(documented.__doc__ or "").split("\n\n")[0]
+    return textwrap.fill(" ".join(first.split()), 115, break_long_words=False, break_on_hyphens=False)
 
 
 def _argument(field: dataclasses.Field[Any]) -> str:
@@ -201,7 +223,7 @@ def pages() -> Mapping[Path, str]:
     """Every generated file and every page with generated sections, as they should be."""
     wanted = dict(files())
     made = sections()
-    for path in sorted(DOCS.glob("*.md")):
+    for path in (PROJECT / "README.md", *sorted(DOCS.glob("*.md"))):
         text = path.read_text(encoding="utf-8")
         wanted_text = re.sub(
             r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)",

@@ -37,6 +37,10 @@ def deploy(lifecycle: Lifecycle) -> Mapping[str, Any]:
     wrapping keys and store locations. `stages`: per stage where it runs, its identity and endpoint.
     `policies`: the compiled release policy of every attested key with what its gates prove.
     """
+    # Every document is compiled before anything is registered, so that a gate that proves too little leaves
+    # nothing half-done.
+    policies = graph.release_policies(lifecycle)
+    documents = {key: compiler.compile(policy) for key, policy in policies.items()}
     outputs = {
         cloud: import_module(f"jewelhouse.{cloud}.provision").provision(lifecycle)
         for cloud in graph.clouds(lifecycle)
@@ -62,7 +66,7 @@ def deploy(lifecycle: Lifecycle) -> Mapping[str, Any]:
                 "artifact": key.artifact,
                 "platform": key.platform,
                 "region": key.region,
-                "document": compiler.compile(policy),
+                "document": documents[key],
                 "gates": [
                     {
                         "stage": gate.stage,
@@ -74,7 +78,7 @@ def deploy(lifecycle: Lifecycle) -> Mapping[str, Any]:
                     for gate in policy.gates
                 ],
             }
-            for key, policy in graph.release_policies(lifecycle).items()
+            for key, policy in policies.items()
         },
     }
 

@@ -84,7 +84,8 @@ class AwsAccount:
 
 @dataclass(frozen=True, kw_only=True)
 class AzureAccount:
-    """An Azure subscription. `sealers` are object ids that may read public halves and write to stores.
+    """An Azure subscription. `sealers` are object ids of service principals that may read public halves and
+    write to stores. `registry` is the resource id of the private registry that containers are pulled from.
 
     `orchestrator` is the object id, in this tenant, of Azure's Confidential VM Orchestrator (application
     bf7b6499-ff71-4aa2-97a4-f372087be7f0), which releases the disk keys of confidential VMs.
@@ -94,6 +95,7 @@ class AzureAccount:
     tenant: str
     sealers: tuple[str, ...] = ()
     orchestrator: str | None = None
+    registry: str | None = None
 
     @property
     def boundary(self) -> str:

@@ -91,15 +91,22 @@ class AwsAccountSettings(Settings):
         return AwsAccount(account=self.account, deployer=self.deployer or default)
 
 
+REGISTRY = (
+    r"^/subscriptions/[0-9a-fA-F-]{36}/resourceGroups/[^/]+/providers/Microsoft\.ContainerRegistry/registries/\w+$"
+)
+
+
 class AzureAccountSettings(Settings):
     subscription: Guid
     """Subscription id."""
     tenant: Guid
     """Tenant (directory) id."""
     sealers: tuple[Guid, ...] = ()
-    """Object ids that may read public keys and write ciphertext, apart from the stages' identities."""
+    """Object ids of service principals that may read public keys and write ciphertext, apart from stages'."""
     orchestrator: Guid | None = None
     """Object id of the Confidential VM Orchestrator in this tenant; confidential VM disks need it."""
+    registry: Annotated[str, Field(pattern=REGISTRY)] | None = None
+    """Resource id of the private registry that containers come from; without it they are pulled anonymously."""
 
     def account_value(self) -> AzureAccount:
         return AzureAccount(
@@ -107,6 +114,7 @@ class AzureAccountSettings(Settings):
             tenant=self.tenant.lower(),
             sealers=self.sealers,
             orchestrator=self.orchestrator,
+            registry=self.registry,
         )
 
 

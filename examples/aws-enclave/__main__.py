@@ -47,6 +47,7 @@ def into(name: str, target: AwsAccount) -> ResourceOptions:
 owner, operator = account("owner-account"), account("operator-account")
 in_owner, in_operator = into("owner", owner), into("operator", operator)
 image = config.require("image")
+destroyable = config.require_bool("destroyable")
 
 # Who may open the key: this enclave image, on hosts that run as this role.
 policy = ReleasePolicy(
@@ -67,18 +68,30 @@ policy = ReleasePolicy(
 identity = WorkloadIdentity(
     "finetune", WorkloadIdentityArgs(role_name="finetune", region=REGION), in_operator
 )
-key = AttestedKey("base", AttestedKeyArgs(document=compile(policy), after=[identity.role]), in_owner)
+key = AttestedKey(
+    "base",
+    AttestedKeyArgs(document=compile(policy), after=[identity.role], destroyable=destroyable),
+    in_owner,
+)
 weights = SealedStore(
     "weights",
     SealedStoreArgs(
-        region=REGION, administrator=owner.deployer, readers=[identity.arn], after=[identity.role]
+        region=REGION,
+        administrator=owner.deployer,
+        readers=[identity.arn],
+        after=[identity.role],
+        destroyable=destroyable,
     ),
     in_owner,
 )
 images = SealedStore(
     "images",
     SealedStoreArgs(
-        region=REGION, administrator=operator.deployer, readers=[identity.arn], after=[identity.role]
+        region=REGION,
+        administrator=operator.deployer,
+        readers=[identity.arn],
+        after=[identity.role],
+        destroyable=destroyable,
     ),
     in_operator,
 )

@@ -31,6 +31,7 @@ config = pulumi.Config()
 owner = GcpAccount(project=config.require("owner-project"), number=config.require("owner-number"))
 operator = GcpAccount(project=config.require("operator-project"))
 container = config.require("container")
+destroyable = config.require_bool("destroyable")
 
 in_owner = ResourceOptions(
     providers=[gcp.Provider("owner", project=owner.project, region=REGION)],
@@ -68,14 +69,20 @@ identity = WorkloadIdentity(
 key = AttestedKey(
     "base",
     AttestedKeyArgs(
-        project=owner.project, project_number=owner.number or "", location=REGION, document=compile(policy)
+        project=owner.project,
+        project_number=owner.number or "",
+        location=REGION,
+        document=compile(policy),
+        destroyable=destroyable,
     ),
     in_owner,
 )
-guard = AttestedOnly("guard", AttestedOnlyArgs(project=owner.project, pools=[key.pool]), in_owner)
+guard = AttestedOnly(
+    "guard", AttestedOnlyArgs(project=owner.project, pools=[key.pool], destroyable=destroyable), in_owner
+)
 store = SealedStore(
     "weights",
-    SealedStoreArgs(project=owner.project, location=REGION, readers=key.principals),
+    SealedStoreArgs(project=owner.project, location=REGION, readers=key.principals, destroyable=destroyable),
     in_owner,
 )
 network = PrivateNetwork("network", PrivateNetworkArgs(project=operator.project, region=REGION), in_operator)

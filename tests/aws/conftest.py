@@ -11,7 +11,7 @@ from answers import answer, outputs
 from recording import Recording, Request, record
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def recorded() -> Callable[..., Recording]:
     return partial(record, outputs=outputs, call=answer)
 

@@ -35,7 +35,7 @@ def args(**changes: Any) -> PrivateNetworkArgs:
     return PrivateNetworkArgs(zones=zones, traffic=Traffic(**{**traffic, **changes}))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def recording(recorded: Callable[..., Recording]) -> Recording:
     return recorded(lambda: PrivateNetwork("net", args()))
 

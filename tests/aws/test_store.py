@@ -23,7 +23,7 @@ def args(**changes: Any) -> SealedStoreArgs:
     return SealedStoreArgs(**{**values, **changes})
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def recording(recorded: Callable[..., Recording]) -> Recording:
     return recorded(lambda: pulumi.export("url", SealedStore("llm-base", args()).url))
 

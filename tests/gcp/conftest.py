@@ -43,7 +43,7 @@ def call(token: str, args: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def recorded() -> Callable[..., Recording]:
     return partial(record, outputs=outputs, call=call)
 

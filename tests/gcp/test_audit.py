@@ -35,10 +35,13 @@ def test_alerts_reach_every_address(recorded: Callable[..., Recording]) -> None:
         assert alert.inputs["notificationChannels"] == ["mp-mail-0-id", "mp-mail-1-id"]
 
 
-def test_a_trail_that_may_be_destroyed_is_not_locked(recorded: Callable[..., Recording]) -> None:
-    logs = recorded(lambda: AuditTrail("mp", args(destroyable=True))).named("mp-logs")
-    assert logs.protect is False
-    assert logs.inputs["locked"] is False
+def test_logs_are_kept_unless_they_may_be_destroyed(recorded: Callable[..., Recording]) -> None:
+    assert recorded(lambda: AuditTrail("mp", args())).named("mp-logs").protect is True
+    assert recorded(lambda: AuditTrail("mp", args(destroyable=True))).named("mp-logs").protect is False
+
+
+def test_a_lock_set_by_hand_stays(recorded: Callable[..., Recording]) -> None:
+    assert recorded(lambda: AuditTrail("mp", args())).named("mp-logs").ignore_changes == ("locked",)
 
 
 class TestUnattested:
@@ -97,6 +100,8 @@ class TestUnattested:
         ("iam.googleapis.com", "google.iam.v2.Policies.UpdatePolicy"),
         ("iam.googleapis.com", "google.iam.v2.Policies.DeletePolicy"),
         ("cloudresourcemanager.googleapis.com", "SetIamPolicy"),
+        ("storage.googleapis.com", "storage.setIamPermissions"),
+        ("storage.googleapis.com", "storage.buckets.update"),
         ("logging.googleapis.com", "google.logging.v2.ConfigServiceV2.DeleteSink"),
         ("logging.googleapis.com", "google.logging.v2.ConfigServiceV2.UpdateBucket"),
         ("logging.googleapis.com", "google.logging.v2.ConfigServiceV2.CreateExclusion"),
@@ -119,6 +124,7 @@ def test_calls_that_could_open_a_key_or_hide_it(service: str, method: str) -> No
         ("cloudkms.googleapis.com", "CreateKeyRing"),
         ("iam.googleapis.com", "google.iam.admin.v1.CreateServiceAccount"),
         ("logging.googleapis.com", "google.logging.v2.ConfigServiceV2.CreateSink"),
+        ("storage.googleapis.com", "storage.objects.create"),
     ],
 )
 def test_everyday_calls_raise_no_alert(service: str, method: str) -> None:

@@ -38,58 +38,69 @@ def provisioned(recorded: Callable[..., Recording]) -> Callable[[Lifecycle], Rec
     return lambda lifecycle: recorded(lambda: provision(lifecycle))
 
 
+@pytest.fixture(scope="module", params=STACKS)
+def whole(request: pytest.FixtureRequest, recorded: Callable[..., Recording]) -> tuple[Lifecycle, Recording]:
+    """A shipped stack and what it registers."""
+    lifecycle = shipped(request.param)
+    return lifecycle, recorded(lambda: provision(lifecycle))
+
+
+def serving() -> Lifecycle:
+    """One Confidential Space stage that serves the base model with an adapter of another owner."""
+    lifecycle = shipped("prod-gcp")
+    artifacts = {name: lifecycle.artifacts[name] for name in ("base", "adapter")}
+    return replace(lifecycle, artifacts=artifacts, stages={"serve": lifecycle.stages["serve"]})
+
+
 def with_stage(lifecycle: Lifecycle, name: str, **changes: Any) -> Lifecycle:
     stages = {**lifecycle.stages, name: replace(lifecycle.stages[name], **changes)}
     return replace(lifecycle, stages=stages)
 
 
-@pytest.mark.parametrize("stack", STACKS)
 class TestEveryStack:
-    def test_no_resource_has_an_ambient_provider(self, provisioned: Any, stack: str) -> None:
-        for request in provisioned(shipped(stack)).resources:
+    def test_no_resource_has_an_ambient_provider(self, whole: tuple[Lifecycle, Recording]) -> None:
+        for request in whole[1].resources:
             if request.type.startswith(("gcp:", "jewelhouse:")):
                 project, region = request.provider_name.split("-europe-")
                 assert request.provider_name == f"{project}-europe-{region}"
                 # What names a project lies in the project of its provider.
                 assert request.inputs.get("project", project) == project or request.name.endswith("-pull")
 
-    def test_components_register_their_outputs_once(self, provisioned: Any, stack: str) -> None:
-        recording = provisioned(shipped(stack))
-        components = [request for request in recording.components if request.type.startswith("jewelhouse:")]
+    def test_components_register_their_outputs_once(self, whole: tuple[Lifecycle, Recording]) -> None:
+        components = [item for item in whole[1].components if item.type.startswith("jewelhouse:")]
         assert components
         for component in components:
-            assert len(recording.component_outputs[component.urn]) == 1
+            assert len(whole[1].component_outputs[component.urn]) == 1
             assert component.type.startswith("jewelhouse:gcp:")
 
-    def test_children_are_named_after_their_component(self, provisioned: Any, stack: str) -> None:
-        for request in provisioned(shipped(stack)).resources:
+    def test_children_are_named_after_their_component(self, whole: tuple[Lifecycle, Recording]) -> None:
+        for request in whole[1].resources:
             if request.type.startswith("gcp:"):
                 assert request.name.startswith(f"{request.parent_name}-")
 
-    def test_names_leave_room_for_the_engine(self, provisioned: Any, stack: str) -> None:
+    def test_names_leave_room_for_the_engine(self, whole: tuple[Lifecycle, Recording]) -> None:
         """Most names on Google Cloud have 63 characters, of which the engine adds 8."""
-        for request in provisioned(shipped(stack)).resources:
+        for request in whole[1].resources:
             assert len(request.name) <= 55
 
-    def test_labels_are_what_google_takes(self, provisioned: Any, stack: str) -> None:
-        for request in provisioned(shipped(stack)).resources:
+    def test_labels_are_what_google_takes(self, whole: tuple[Lifecycle, Recording]) -> None:
+        for request in whole[1].resources:
             for key, value in request.inputs.get("labels", {}).items():
                 if key != "email_address":
                     assert re.fullmatch(r"[a-z][a-z0-9_-]{0,62}", key)
                     assert re.fullmatch(r"[a-z0-9_-]{0,63}", value)
 
-    def test_every_host_is_confidential_and_private(self, provisioned: Any, stack: str) -> None:
-        templates = provisioned(shipped(stack)).of_type(TEMPLATE)
+    def test_every_host_is_confidential_and_private(self, whole: tuple[Lifecycle, Recording]) -> None:
+        templates = whole[1].of_type(TEMPLATE)
         assert templates
         for template in templates:
             assert template.inputs["confidentialInstanceConfig"]["confidentialInstanceType"] in ("TDX", "SEV")
             assert all("accessConfigs" not in nic for nic in template.inputs["networkInterfaces"])
 
     def test_keys_and_stores_are_kept_unless_the_stack_says_otherwise(
-        self, provisioned: Any, stack: str
+        self, whole: tuple[Lifecycle, Recording]
     ) -> None:
-        lifecycle = shipped(stack)
-        recording = provisioned(lifecycle)
+        lifecycle, recording = whole
         kept = {
             "gcp:kms/cryptoKey:CryptoKey",
             "gcp:storage/bucket:Bucket",
@@ -99,6 +110,33 @@ class TestEveryStack:
         found = [request for request in recording.resources if request.type in kept]
         assert {request.type for request in found} == kept
         assert {request.protect for request in found} == {not lifecycle.destroyable}
+
+
+def test_the_longest_names_still_fit(provisioned: Any) -> None:
+    lifecycle = serving()
+    region, artifact, stage = "northamerica-northeast1", "a" * 32, "s" * 32
+    long = replace(
+        lifecycle,
+        name="l" * 20,
+        artifacts={artifact: replace(lifecycle.artifacts["base"], name=artifact)},
+        stages={
+            stage: replace(
+                lifecycle.stages["serve"],
+                name=stage,
+                region=region,
+                opens=(artifact,),
+                tee=Tee.SEV,
+                machine=Machine(type="n2d-standard-4"),
+            )
+        },
+    )
+    recording = provisioned(long)
+    assert all(len(request.name) <= 55 for request in recording.resources)
+    (pool,) = recording.of_type("gcp:iam/workloadIdentityPool:WorkloadIdentityPool")
+    assert len(pool.inputs["workloadIdentityPoolId"]) <= 32
+    assert len(pool.inputs["displayName"]) <= 32
+    (account,) = recording.of_type("gcp:serviceaccount/account:Account")
+    assert re.fullmatch(r"[a-z][a-z0-9-]{4,28}[a-z0-9]", account.inputs["accountId"])
 
 
 def test_release_policies_and_deployment_name_the_same_accounts(provisioned: Any) -> None:
@@ -156,7 +194,8 @@ def test_the_guest_finds_its_keys_credentials_and_stores(provisioned: Any) -> No
     recording = provisioned(shipped("federated"))
     template = next(item for item in recording.of_type(TEMPLATE) if item.parent_name == "fraud-fed-tune-c")
     settings = json.loads(template.inputs["metadata"]["jewelhouse-stage"])
-    assert settings["stage"] == "tune-c"
+    assert (settings["lifecycle"], settings["stage"]) == ("fraud-fed", "tune-c")
+    assert settings["platform"] == "gcp-confidential-space"
     assert set(settings["opens"]) == {"base", "ledger-c"}
     assert settings["seals"] == {"update-c": {"store": "gs://update-c-europe-west4-bucket-1a2b3c4"}}
     ledger = settings["opens"]["ledger-c"]
@@ -173,7 +212,7 @@ def test_the_guest_finds_its_keys_credentials_and_stores(provisioned: Any) -> No
 
 
 def test_a_host_waits_for_keys_guards_stores_and_roles(provisioned: Any) -> None:
-    recording = provisioned(shipped("prod-gcp"))
+    recording = provisioned(serving())
     group = recording.one("gcp:compute/regionInstanceGroupManager:RegionInstanceGroupManager")
     waits = {urn.rsplit("::", 1)[-1] for urn in group.depends_on}
     for name in (
@@ -201,7 +240,7 @@ def test_a_host_waits_for_keys_guards_stores_and_roles(provisioned: Any) -> None
     ],
 )
 def test_only_serving_starts_again(provisioned: Any, kind: StageKind, action: str) -> None:
-    lifecycle = with_stage(shipped("prod-gcp"), "serve", kind=kind)
+    lifecycle = with_stage(serving(), "serve", kind=kind)
     group = provisioned(lifecycle).one("gcp:compute/regionInstanceGroupManager:RegionInstanceGroupManager")
     assert group.inputs["instanceLifecyclePolicy"]["defaultActionOnFailure"] == action
 
@@ -234,13 +273,13 @@ def plain_vm(lifecycle: Lifecycle, **changes: Any) -> Lifecycle:
 def test_a_stage_gets_the_host_of_its_platform(
     provisioned: Any, change: Callable[[Lifecycle], Lifecycle], component: str
 ) -> None:
-    recording = provisioned(change(shipped("prod-gcp")))
+    recording = provisioned(change(serving()))
     hosts = {item.type for item in recording.components if item.name == "fraud-llm-serve"}
     assert hosts == {component, "jewelhouse:gcp:WorkloadIdentity"}
 
 
 def test_a_plain_vm_opens_by_its_stage_and_asks_for_its_own_token(provisioned: Any) -> None:
-    recording = provisioned(plain_vm(shipped("prod-gcp")))
+    recording = provisioned(plain_vm(serving()))
     assert {item.inputs["member"].rpartition("/attribute.")[2] for item in recording.of_type(MEMBER)} == {
         "stage/serve"
     }
@@ -249,7 +288,7 @@ def test_a_plain_vm_opens_by_its_stage_and_asks_for_its_own_token(provisioned: A
 
 
 def test_a_licence_ends_for_key_and_ciphertext(provisioned: Any) -> None:
-    lifecycle = shipped("prod-gcp")
+    lifecycle = serving()
     ends = datetime(2027, 12, 31, tzinfo=UTC)
     licence = Licence(tier="community", holders=("operator",), kinds=(StageKind.INFERENCE,), expires=ends)
     base = replace(lifecycle.artifacts["base"], licences=(licence,))
@@ -263,7 +302,7 @@ def test_a_licence_ends_for_key_and_ciphertext(provisioned: Any) -> None:
 
 
 def test_outputs_name_every_key_store_and_stage(recorded: Callable[..., Recording]) -> None:
-    lifecycle = shipped("prod-gcp")
+    lifecycle = serving()
     made: list[CloudOutputs] = []
     recorded(lambda: made.append(provision(lifecycle)))
     (outputs,) = made
@@ -315,7 +354,7 @@ def test_what_cannot_work_registers_nothing(
 
     def program() -> None:
         with pytest.raises(JewelhouseError, match=says) as error:
-            provision(change(shipped("prod-gcp")))
+            provision(change(serving()))
         caught.append(error.value)
 
     recording = recorded(program)

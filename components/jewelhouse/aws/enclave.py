@@ -20,7 +20,7 @@ from jewelhouse.hardware.aws import enclave_problem
 class EnclaveHostArgs:
     """`cpus` and `memory` (MiB) go to the enclave. `image_digest` is the `sha256:…` of the EIF file, which
     lies in `image_bucket` under `userdata.image_key`; `stage` is what the guest reads about its stage: not
-    trusted, not secret. `after` is what must be ready first: permissions, endpoints."""
+    trusted, not secret. `spot` asks for spot capacity. `after` is what must be ready before a host starts."""
 
     region: str
     machine_type: str
@@ -34,6 +34,7 @@ class EnclaveHostArgs:
     profile_arn: pulumi.Input[str]
     log_group: str
     count: int = 1
+    spot: bool = False
     disk_gib: int = 32
     after: Sequence[pulumi.Resource] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -104,6 +105,7 @@ class EnclaveHost(pulumi.ComponentResource):
                     },
                 }
             ],
+            instance_market_options={"market_type": "spot"} if args.spot else None,
             # A host that switches itself off is gone, and the group starts another.
             instance_initiated_shutdown_behavior="terminate",
             user_data=script.apply(lambda text: base64.b64encode(text.encode()).decode()),

@@ -22,7 +22,7 @@ LOG_DAYS = 365  # how long the logs of hosts are kept
 
 # Zones by letter where a region does not offer `a` and `b` to every account (AWS: Regions and Availability
 # Zones, 2026-10). us-west-1 differs by account: name `zones` on the stage there.
-_LETTERS = {"ap-northeast-1": "ac", "ca-central-1": "ab", "sa-east-1": "ac"}
+_LETTERS = {"ap-northeast-1": "ac", "sa-east-1": "ac"}
 
 
 def zones(region: str) -> tuple[str, ...]:

@@ -93,7 +93,10 @@ class _Provision:
                 region=region,
                 # Credentials of another account must not deploy here by mistake.
                 allowed_account_ids=[account.account],
-                assume_roles=[{"role_arn": account.deployer, "session_name": "jewelhouse"}],
+                # Typed: providers get their settings as JSON, where a dictionary keeps Python's names.
+                assume_roles=[
+                    aws.ProviderAssumeRoleArgs(role_arn=account.deployer, session_name="jewelhouse")
+                ],
                 default_tags={"tags": {"jewelhouse:lifecycle": self.lifecycle.name}},
             )
         return ResourceOptions(providers=[self.providers[place]])
@@ -167,11 +170,15 @@ class _Provision:
         return [self._trail(accounts[number]) for number in sorted(accounts)]
 
     def _trail(self, account: AwsAccount) -> AuditTrail:
-        keys = {key: made for key, made in self.keys.items() if self._owner(key.artifact) == account}
+        # By number: parties may share an account under roles of their own.
+        number = account.account
+        keys = {key: made for key, made in self.keys.items() if self._owner(key.artifact).account == number}
         stores = {
-            store: made for store, made in self.stores.items() if self._owner(store.artifact) == account
+            store: made
+            for store, made in self.stores.items()
+            if self._owner(store.artifact).account == number
         }
-        stages = [stage for stage in self.stages if self._operator(stage) == account]
+        stages = [stage for stage in self.stages if self._operator(stage).account == number]
         region = min(
             [key.region for key in keys] + [s.region for s in stores] + [stage.region for stage in stages]
         )
@@ -284,6 +291,7 @@ class _Provision:
                 profile_arn=identity.profile_arn,
                 log_group=self._log_group(stage),
                 count=machine.count,
+                spot=machine.provisioning == "spot",
                 disk_gib=PARENT_DISK_GIB + -(-2 * (image.size or 4 * GIB) // GIB),
                 after=after,
                 tags=tags,

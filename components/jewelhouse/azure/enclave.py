@@ -22,7 +22,8 @@ CPUS, MEMORY_GIB = 4.0, 16.0
 class EnclaveHostArgs:
     """`image` is pinned by digest; `policy` is the base64 container policy whose SHA-256 is `hostdata`.
 
-    `settings` reach the container as environment, which the policy measures by name.
+    `settings` reach the container as environment, which the policy measures by name. `private_registry` says
+    that `identity` pulls the image; otherwise it is pulled anonymously, which its digest allows.
     """
 
     location: pulumi.Input[str]
@@ -33,7 +34,7 @@ class EnclaveHostArgs:
     hostdata: str
     identity: pulumi.Input[str]
     settings: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
-    registry: str | None = None
+    private_registry: bool = False
     zone: str | None = None
     cpus: float = CPUS
     memory_gib: float = MEMORY_GIB
@@ -54,7 +55,7 @@ class EnclaveHost(pulumi.ComponentResource):
     def __init__(self, name: str, args: EnclaveHostArgs, opts: ResourceOptions | None = None) -> None:
         _check(name, args)
         super().__init__("jewelhouse:azure:EnclaveHost", name, {}, opts)
-        server = args.registry or args.image.split("/", 1)[0]
+        server = args.image.split("/", 1)[0]
         group = containerinstance.ContainerGroup(
             f"{name}-group",
             resource_group_name=args.resource_group,
@@ -66,11 +67,14 @@ class EnclaveHost(pulumi.ComponentResource):
                 cce_policy=args.policy
             ),
             identity=containerinstance.ContainerGroupIdentityArgs(
-                type=containerinstance.ResourceIdentityType.USER_ASSIGNED, user_assigned_identities=[args.identity]
+                type=containerinstance.ResourceIdentityType.USER_ASSIGNED,
+                user_assigned_identities=[args.identity],
             ),
             image_registry_credentials=[
                 containerinstance.ImageRegistryCredentialArgs(server=server, identity=args.identity)
-            ],
+            ]
+            if args.private_registry
+            else None,
             subnet_ids=[containerinstance.ContainerGroupSubnetIdArgs(id=args.subnet)],
             ip_address=containerinstance.IpAddressArgs(
                 type=containerinstance.ContainerGroupIpAddressType.PRIVATE,
@@ -87,7 +91,9 @@ class EnclaveHost(pulumi.ComponentResource):
                         for key, value in sorted(args.settings.items())
                     ],
                     resources=containerinstance.ResourceRequirementsArgs(
-                        requests=containerinstance.ResourceRequestsArgs(cpu=args.cpus, memory_in_gb=args.memory_gib)
+                        requests=containerinstance.ResourceRequestsArgs(
+                            cpu=args.cpus, memory_in_gb=args.memory_gib
+                        )
                     ),
                     security_context=containerinstance.SecurityContextDefinitionArgs(
                         allow_privilege_escalation=False, privileged=False

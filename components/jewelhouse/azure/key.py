@@ -30,8 +30,8 @@ SOFT_DELETE_DAYS = 90
 
 @dataclass(frozen=True, kw_only=True)
 class VaultArgs:
-    """`disk_orchestrator` lets Azure's own services past the network rules (they release disk keys of VMs that
-    are not running yet); otherwise nothing passes them.
+    """`disk_orchestrator` lets Azure's own services past the network rules, since they release disk keys to
+    VMs that do not run yet; otherwise nothing passes.
     """
 
     location: pulumi.Input[str]
@@ -45,8 +45,8 @@ class VaultArgs:
 class Vault(pulumi.ComponentResource):
     """A premium vault: roles instead of policies, purge protection, no public network.
 
-    Whoever deploys it needs to create vaults, keys (Key Vault Contributor) and role assignments on it; keys are
-    made through the control plane, so no data-plane role and no network path to the vault.
+    Whoever deploys it needs to create vaults and keys (Key Vault Contributor) and role assignments on them.
+    Keys are made through the control plane, so that takes no data-plane role and no network path.
     """
 
     id_: pulumi.Output[str]
@@ -88,8 +88,8 @@ class Vault(pulumi.ComponentResource):
 class AttestedKeyArgs:
     """`document` is the compiled release policy (`jewelhouse.release.azure.compile`).
 
-    `releases` maps stage names to the principals that may ask for a release; `sealers` may read the public
-    half (they need nothing more: sealing wraps to it outside of the vault).
+    `releases` maps stage names to the principals that may ask for a release. `sealers` are service principals
+    that may read the public half, and need nothing more: sealing wraps to it outside of the vault.
     """
 
     resource_group: pulumi.Input[str]
@@ -158,7 +158,6 @@ class AttestedKey(pulumi.ComponentResource):
                     "Key Vault Reader",
                     scope=key.id,
                     principal=sealer,
-                    principal_type=None,
                     subscription=args.subscription,
                     opts=child,
                 )
@@ -175,7 +174,7 @@ def _check(name: str, args: AttestedKeyArgs) -> None:
             where=name,
             remedy="name the principal of each stage that opens the artifact",
         )
-    both = sorted({str(who) for who in args.releases.values()} & set(args.sealers))
+    both = sorted({who for who in args.releases.values() if isinstance(who, str)} & set(args.sealers))
     if both:
         raise JewelhouseError(
             f"{', '.join(both)} seals and opens",
@@ -187,7 +186,11 @@ def _check(name: str, args: AttestedKeyArgs) -> None:
 def key_name(args: AttestedKeyArgs) -> str:
     """The key's name with a hash over all that the service would not let us change."""
     fixed = json.dumps(
-        {"document": release.digest(args.document), "size": args.key_size, "operations": list(args.operations)},
+        {
+            "document": release.digest(args.document),
+            "size": args.key_size,
+            "operations": list(args.operations),
+        },
         sort_keys=True,
     )
     return f"{args.key_name}-{hashlib.sha256(fixed.encode()).hexdigest()[:12]}"

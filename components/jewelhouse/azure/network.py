@@ -1,4 +1,4 @@
-"""A network without public addresses: hosts reach the private endpoints of vaults and stores, and attestation."""
+"""A network without public addresses: hosts reach private endpoints of vaults and stores, and attestation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pulumi
 from pulumi import ResourceOptions
 from pulumi_azure_native import network, privatedns
 
-# What a private endpoint connects to -> its DNS zone: learn.microsoft.com/azure/private-link/private-endpoint-dns
+# What a private endpoint connects to -> its DNS zone.
+# learn.microsoft.com/azure/private-link/private-endpoint-dns, 2026-10
 ZONES: Mapping[str, str] = {
     "vault": "privatelink.vaultcore.azure.net",
     "blob": "privatelink.blob.core.windows.net",
@@ -31,8 +32,8 @@ class PrivateNetwork(pulumi.ComponentResource):
     """A virtual network with subnets for VMs, container groups and private endpoints, and their DNS zones.
 
     Nothing comes in. Out goes only 443 to the private endpoints and to Azure Attestation: its shared
-    endpoints have no private link, so they are reached by their service tag and the network's default way out,
-    which gives no host an address of its own.
+    endpoints have no private link, so they are reached by their service tag and the default way out of
+    Azure's, which gives no host an address of its own.
     """
 
     hosts: pulumi.Output[str]
@@ -79,12 +80,19 @@ class PrivateNetwork(pulumi.ComponentResource):
         )
         # One after another: a network takes one change at a time (AnotherOperationInProgress).
         hosts = self._subnet(name, "hosts", HOSTS, args, vnet, guard)
-        containers = self._subnet(name, "containers", CONTAINERS, args, vnet, guard, after=hosts, delegated=True)
+        containers = self._subnet(
+            name, "containers", CONTAINERS, args, vnet, guard, after=hosts, delegated=True
+        )
         endpoints = self._subnet(name, "endpoints", ENDPOINTS, args, vnet, endpoint_guard, after=containers)
         self.hosts, self.containers, self.endpoints = hosts.id, containers.id, endpoints.id
         self.zones = {kind: self._zone(name, kind, args, vnet) for kind in ZONES}
         self.register_outputs(
-            {"hosts": self.hosts, "containers": self.containers, "endpoints": self.endpoints, "zones": self.zones}
+            {
+                "hosts": self.hosts,
+                "containers": self.containers,
+                "endpoints": self.endpoints,
+                "zones": self.zones,
+            }
         )
 
     def _subnet(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-
+from collections.abc import Mapping
 from typing import Any
 
 import pulumi
@@ -17,6 +17,7 @@ from jewelhouse.azure.gpu import ConfidentialGpu
 from jewelhouse.azure.identity import WorkloadIdentity, WorkloadIdentityArgs
 from jewelhouse.azure.key import AttestedKey, AttestedKeyArgs, Vault, VaultArgs
 from jewelhouse.azure.network import PrivateLink, PrivateLinkArgs, PrivateNetwork, PrivateNetworkArgs
+from jewelhouse.azure.roles import assign
 from jewelhouse.azure.store import SealedStore, SealedStoreArgs
 from jewelhouse.azure.vm import ConfidentialVm, ConfidentialVmArgs, DiskEncryption, DiskEncryptionArgs
 from jewelhouse.errors import JewelhouseError
@@ -27,10 +28,57 @@ from jewelhouse.outputs import CloudOutputs
 from jewelhouse.release import azure as release
 from jewelhouse.templates import render
 
+# Azure's Confidential VM Orchestrator, which asks for disk keys: the same application in every tenant.
+ORCHESTRATOR = "bf7b6499-ff71-4aa2-97a4-f372087be7f0"
+
 
 def provision(lifecycle: Lifecycle) -> CloudOutputs:
-    """Networks, identities, vaults, keys, stores, hosts and audit trails of the stages on Azure."""
+    """Networks, identities, vaults, keys, stores, hosts and audit trails of the stages on Azure.
+
+    Raises JewelhouseError before anything is registered when a release policy does not compile, a key's
+    owner is in another tenant than a stage that opens it, or a tenant's orchestrator is not known.
+    """
+    for stage in graph.stages_on(lifecycle, Cloud.AZURE):
+        _check(lifecycle, stage)
     return _Azure(lifecycle).build()
+
+
+def _check(lifecycle: Lifecycle, stage: Stage) -> None:
+    account = lifecycle.operator_account(stage)
+    assert isinstance(account, AzureAccount)
+    for artifact in dict.fromkeys((*stage.opens, *stage.seals)):
+        owner = lifecycle.owner_account(artifact, Cloud.AZURE)
+        assert isinstance(owner, AzureAccount)
+        if owner.tenant != account.tenant:
+            raise JewelhouseError(
+                f"{artifact} belongs to tenant {owner.tenant}, where a managed identity of {account.tenant} "
+                "can have no role",
+                where=f"parties.{stage.operator}.azure.tenant",
+                remedy="use subscriptions of one tenant, or open the artifact on another cloud",
+                source="learn.microsoft.com/entra/identity/managed-identities-azure-resources/"
+                "managed-identities-faq",
+            )
+    server = lifecycle.image(stage).reference.split("/")[0]
+    if (
+        account.registry
+        and stage.platform is Platform.AZURE_CONTAINER
+        and server != _server(account.registry)
+    ):
+        raise JewelhouseError(
+            f"{stage.image} lies in {server}, not in {_server(account.registry)}",
+            where=f"parties.{stage.operator}.azure.registry",
+            remedy="copy the image into the operator's registry (its digest stays), and name it there",
+        )
+    if stage.platform is Platform.AZURE_CVM and account.orchestrator is None:
+        raise JewelhouseError(
+            f"is missing: {stage.name} runs on confidential VMs, whose disk keys the orchestrator releases",
+            where=f"parties.{stage.operator}.azure.orchestrator",
+            remedy=f"az ad sp create --id {ORCHESTRATOR} (once per tenant) prints its object id as `id`",
+        )
+
+
+def _server(registry: str) -> str:
+    return f"{registry.rsplit('/', 1)[-1].lower()}.azurecr.io"
 
 
 class _Azure:
@@ -40,6 +88,12 @@ class _Azure:
         self.lifecycle = lifecycle
         self.tags = {"jewelhouse-lifecycle": lifecycle.name}
         self.stages = graph.stages_on(lifecycle, Cloud.AZURE)
+        self.policies = {
+            key: policy
+            for key, policy in graph.release_policies(lifecycle).items()
+            if key.cloud is Cloud.AZURE
+        }
+        self.documents = {key: release.compile(policy) for key, policy in self.policies.items()}
         self.providers: dict[str, azure_native.Provider] = {}
         self.groups: dict[tuple[str, str], resources.ResourceGroup] = {}
         self.networks: dict[tuple[str, str], PrivateNetwork] = {}
@@ -49,11 +103,7 @@ class _Azure:
 
     def build(self) -> CloudOutputs:
         stores = {store: self._store(store) for store in graph.stores(self.lifecycle, Cloud.AZURE)}
-        keys = {
-            key: self._key(key)
-            for key in graph.opens_by_key(self.lifecycle)
-            if key.cloud is Cloud.AZURE
-        }
+        keys = {key: self._key(key) for key in self.policies}
         links = self._links(stores)
         hosts = {stage.name: self._host(stage, keys, stores, links) for stage in self.stages}
         self._audit(stores)
@@ -138,8 +188,7 @@ class _Azure:
         place = (account.subscription, region)
         if place not in self.vaults:
             self.vaults[place] = Vault(
-                # Short, since the provider adds its digits and a vault's name has 24 characters.
-                short(f"{self._party(account)}-{region}", 40),
+                f"{self._party(account)}-{region}",
                 VaultArgs(
                     location=region,
                     resource_group=self._group(account, region).name,
@@ -154,16 +203,16 @@ class _Azure:
     def _key(self, key: Key) -> AttestedKey:
         owner = self._owner(key.artifact)
         vault = self._vault(owner, key.region)
-        policy = graph.release_policies(self.lifecycle)[key]
         return AttestedKey(
             key.name,
             AttestedKeyArgs(
                 resource_group=self._group(owner, key.region).name,
                 subscription=owner.subscription,
-                vault=vault.id_,
                 vault_name=vault.vault_name,
-                document=release.compile(policy),
-                releases={gate.stage: self.identities[gate.stage].principal for gate in policy.gates},
+                document=self.documents[key],
+                releases={
+                    gate.stage: self.identities[gate.stage].principal for gate in self.policies[key].gates
+                },
                 sealers=owner.sealers,
                 key_name=short(f"{self.lifecycle.name}-{key.artifact}-{key.platform}", 100),
                 tags={**self.tags, "jewelhouse-artifact": key.artifact},
@@ -190,6 +239,7 @@ class _Azure:
                     for stage in here
                     if store.artifact in stage.seals
                 },
+                sealers=owner.sealers,
                 destroyable=self.lifecycle.destroyable,
                 tags={**self.tags, "jewelhouse-artifact": store.artifact},
             ),
@@ -206,7 +256,11 @@ class _Azure:
             targets: dict[tuple[str, str], pulumi.Input[str]] = {}
             for artifact in stage.opens:
                 owner = self._owner(artifact)
-                targets["vault", f"{self._party(owner)}-{stage.region}"] = self._vault(owner, stage.region).id_
+                targets["vault", f"{self._party(owner)}-{stage.region}"] = self._vault(
+                    owner, stage.region
+                ).id_
+            if account.registry and stage.platform is Platform.AZURE_CONTAINER:
+                targets["registry", "images"] = account.registry
             for artifact in (*stage.opens, *stage.seals):
                 store = graph.Store(artifact, Cloud.AZURE, stage.region)
                 for kind in ("blob", "dfs"):
@@ -234,14 +288,14 @@ class _Azure:
         self, stage: Stage, keys: Mapping[Key, AttestedKey], stores: Mapping[graph.Store, SealedStore]
     ) -> dict[str, Any]:
         """What the guest must know: nothing secret; its trust settings are inside the measured image."""
-        policies = graph.release_policies(self.lifecycle)
         opened = [graph.key_for(stage, artifact) for artifact in stage.opens]
-        gates = [next(gate for gate in policies[key].gates if gate.stage == stage.name) for key in opened]
+        policy = self.policies[opened[0]]
+        gate = next(gate for gate in policy.gates if gate.stage == stage.name)
         return {
             "stage": stage.name,
             "platform": stage.platform.value,
             "client_id": self.identities[stage.name].client,
-            "authority": release.authority(policies[opened[0]], gates[0]),
+            "authority": release.authority(policy, gate),
             "opens": {
                 key.artifact: {
                     "key": keys[key].uri,
@@ -290,6 +344,18 @@ class _Azure:
     ) -> dict[str, Any]:
         image = self.lifecycle.image(stage)
         assert image.container_policy is not None
+        if account.registry:
+            pulls = assign(
+                f"{stage.name}-pulls",
+                "AcrPull",
+                scope=account.registry,
+                principal=self.identities[stage.name].principal,
+                subscription=account.subscription,
+                opts=ResourceOptions.merge(
+                    self._opts(account), ResourceOptions(parent=self.identities[stage.name])
+                ),
+            )
+            ready = [*ready, pulls]
         group = EnclaveHost(
             stage.name,
             EnclaveHostArgs(
@@ -301,6 +367,7 @@ class _Azure:
                 hostdata=image.measurements[0]["hostdata"],
                 identity=self.identities[stage.name].id_,
                 settings={"JEWELHOUSE_STAGE": settings},
+                private_registry=account.registry is not None,
                 zone=stage.zones[0] if stage.zones else None,
                 depends_on=ready,
                 tags=tags,
@@ -350,16 +417,11 @@ class _Azure:
         }
 
     def _disk_encryption(self, stage: Stage, account: AzureAccount) -> DiskEncryption:
-        if account.orchestrator is None:
-            raise JewelhouseError(
-                f"is missing: {stage.name} runs on confidential VMs, whose disk keys the orchestrator releases",
-                where=f"parties.{stage.operator}.azure.orchestrator",
-                remedy="az ad sp create --id bf7b6499-ff71-4aa2-97a4-f372087be7f0 (once per tenant) prints its id",
-            )
+        assert account.orchestrator is not None
         place = (account.subscription, stage.region, stage.tee.value)
         if place not in self.disks:
             self.disks[place] = DiskEncryption(
-                short(f"{self._party(account)}-{stage.region}-{stage.tee}", 40),
+                f"{self._party(account)}-{stage.region}-{stage.tee}",
                 DiskEncryptionArgs(
                     location=stage.region,
                     resource_group=self._group(account, stage.region).name,
@@ -375,27 +437,47 @@ class _Azure:
         return self.disks[place]
 
     def _audit(self, stores: Mapping[graph.Store, SealedStore]) -> None:
-        for (subscription, region), vault in self.vaults.items():
+        """A trail for each subscription and region that holds vaults or stores."""
+        places = {
+            *self.vaults,
+            *((subscription, region) for subscription, region, _ in self.disks),
+            *((self._owner(store.artifact).subscription, store.region) for store in stores),
+        }
+        for subscription, region in sorted(places):
             account = next(
                 party.azure
                 for party in self.lifecycle.parties.values()
                 if party.azure and party.azure.subscription == subscription
             )
-            group = self._group(account, region)
+            vaults = {
+                f"disks-{tee}": made.vault
+                for (owner, where, tee), made in self.disks.items()
+                if (owner, where) == (subscription, region)
+            }
+            if (subscription, region) in self.vaults:
+                vaults["keys"] = self.vaults[subscription, region].id_
+            stages = {
+                gate.stage
+                for key, policy in self.policies.items()
+                if self._owner(key.artifact).subscription == subscription and key.region == region
+                for gate in policy.gates
+            }
+            orchestrator = [ORCHESTRATOR] if any(name.startswith("disks-") for name in vaults) else []
             AuditTrail(
-                f"{self._party(account)}-{region}-audit",
+                f"{self._party(account)}-{region}",
                 AuditTrailArgs(
                     location=region,
-                    resource_group=group.name,
-                    resource_group_id=group.id,
-                    vaults={"keys": vault.id_},
+                    resource_group=self._group(account, region).name,
+                    subscription=subscription,
+                    vaults=vaults,
                     stores={
                         store.artifact: made.account
                         for store, made in stores.items()
-                        if store.region == region and self._owner(store.artifact) == account
+                        if (self._owner(store.artifact).subscription, store.region) == (subscription, region)
                     },
-                    known=[identity.client for identity in self.identities.values()],
+                    known=[*(self.identities[stage].client for stage in sorted(stages)), *orchestrator],
                     emails=self.lifecycle.alarm_emails,
+                    destroyable=self.lifecycle.destroyable,
                     tags=self.tags,
                 ),
                 opts=self._opts(account),

@@ -20,8 +20,8 @@ WORM_DAYS = 30
 
 @dataclass(frozen=True, kw_only=True)
 class SealedStoreArgs:
-    """`readers` open the artifact, `writers` seal it: principals by name of their stage. `sealers` are object
-    ids of people or pipelines that bring it.
+    """`readers` open the artifact, `writers` seal it: principals by name of their stage. `sealers` are
+    service principals that bring it.
 
     `destroyable` leaves out the retention that would keep the account from being deleted.
     """
@@ -39,8 +39,10 @@ class SealedStoreArgs:
 class SealedStore(pulumi.ComponentResource):
     """A storage account with one container, in which every version is kept and immutable.
 
-    The retention is unlocked, since Azure creates it in no other state; its owner locks it when the days are
-    settled, and only deleting the account undoes that. Flat rather than hierarchical: versions and immutability of versions are not offered for hierarchical
+    The retention is unlocked, since Azure creates it in no other state: its owner locks it once the days are
+    settled, which nothing undoes.
+
+    Flat rather than hierarchical: versions and immutability of versions are not offered for hierarchical
     namespaces (learn.microsoft.com/azure/storage/blobs/storage-feature-support-in-storage-accounts).
     """
 
@@ -98,7 +100,9 @@ class SealedStore(pulumi.ComponentResource):
             is_versioning_enabled=True,
             change_feed=storage.ChangeFeedArgs(enabled=True),
             delete_retention_policy=storage.DeleteRetentionPolicyArgs(enabled=True, days=UNDELETE_DAYS),
-            container_delete_retention_policy=storage.DeleteRetentionPolicyArgs(enabled=True, days=UNDELETE_DAYS),
+            container_delete_retention_policy=storage.DeleteRetentionPolicyArgs(
+                enabled=True, days=UNDELETE_DAYS
+            ),
             opts=child,
         )
         container = storage.BlobContainer(
@@ -118,7 +122,6 @@ class SealedStore(pulumi.ComponentResource):
                 role,
                 scope=container.id,
                 principal=principal,
-                principal_type=None if principal in args.sealers else "ServicePrincipal",
                 subscription=args.subscription,
                 opts=child,
             )

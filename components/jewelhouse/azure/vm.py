@@ -1,4 +1,4 @@
-"""Confidential VMs with SEV-SNP or TDX, their disks under a customer key that only the platform's TEE opens."""
+"""Confidential VMs with SEV-SNP or TDX, their disks under a customer key that only the platform opens."""
 
 from __future__ import annotations
 
@@ -85,7 +85,9 @@ class DiskEncryption(pulumi.ComponentResource):
             active_key=compute.KeyForDiskEncryptionSetArgs(
                 key_url=key.versioned_uri, source_vault=compute.SourceVaultArgs(id=vault.id_)
             ),
-            identity=compute.EncryptionSetIdentityArgs(type=compute.DiskEncryptionSetIdentityType.SYSTEM_ASSIGNED),
+            identity=compute.EncryptionSetIdentityArgs(
+                type=compute.DiskEncryptionSetIdentityType.SYSTEM_ASSIGNED
+            ),
             rotation_to_latest_key_version_enabled=False,
             tags=args.tags,
             opts=child,
@@ -176,7 +178,9 @@ class ConfidentialVm(pulumi.ComponentResource):
                         storage_account_type=compute.StorageAccountTypes.PREMIUM_LRS,
                         security_profile=compute.VMDiskSecurityProfileArgs(
                             security_encryption_type=compute.SecurityEncryptionTypes.DISK_WITH_VM_GUEST_STATE,
-                            disk_encryption_set=compute.DiskEncryptionSetParametersArgs(id=args.disk_encryption),
+                            disk_encryption_set=compute.DiskEncryptionSetParametersArgs(
+                                id=args.disk_encryption
+                            ),
                         ),
                     ),
                 ),
@@ -234,8 +238,8 @@ def _image(reference: str) -> compute.ImageReferenceArgs:
 def nobodys_key() -> str:
     """An SSH public key to which nobody has the private half.
 
-    Azure wants a key or a password for every Linux VM. This Ed25519 point is a plain SHA-256 of a sentence, so
-    no private key was ever made for it; sshd is masked besides, and the network lets nothing in.
+    Azure wants a key or a password for every Linux VM. This Ed25519 point is the SHA-256 of a sentence, so no
+    private key was ever made for it; sshd is masked besides, and the network lets nothing in.
     """
     kind = b"ssh-ed25519"
     point = hashlib.sha256(b"jewelhouse: nobody logs in to a confidential host").digest()

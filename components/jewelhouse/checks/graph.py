@@ -22,8 +22,9 @@ def problems(scope: Scope) -> Iterator[Problem]:
             yield Problem(where=part, what="is empty", remedy=f"a lifecycle needs {part}")
     yield from _artifacts(scope)
     yield from _cycles(scope)
+    known = scope.known("artifacts")
     for stage in scope.lifecycle.stages.values():
-        yield from _stage(scope, stage)
+        yield from _stage(scope, stage, known)
 
 
 def _artifacts(scope: Scope) -> Iterator[Problem]:
@@ -77,9 +78,8 @@ def _cycle(feeders: dict[str, set[str]]) -> list[str]:
     return []
 
 
-def _stage(scope: Scope, stage: Stage) -> Iterator[Problem]:
+def _stage(scope: Scope, stage: Stage, known: set[str]) -> Iterator[Problem]:
     where = f"stages.{stage.name}"
-    known = scope.known("artifacts")
     if not stage.opens:
         yield Problem(
             where=f"{where}.opens",
@@ -90,7 +90,11 @@ def _stage(scope: Scope, stage: Stage) -> Iterator[Problem]:
         for index, name in enumerate(names):
             path = f"{where}.{part}[{index}]"
             if name not in known:
-                yield Problem(where=path, what=f"{name} is not an artifact", remedy=suggestion(name, known))
+                yield Problem(
+                    where=path,
+                    what=f"{name} is not an artifact",
+                    remedy=suggestion(name, known) or f"declare artifacts.{name}",
+                )
             if name in names[:index]:
                 yield Problem(where=path, what=f"{name} is named twice", remedy="remove one")
             if part == "seals" and name in stage.opens:

@@ -24,13 +24,13 @@ REFERENCES: Mapping[Platform, tuple[str, str]] = {
     Platform.AZURE_CONTAINER: _CONTAINER,
     Platform.GCP_CONFIDENTIAL_SPACE: _CONTAINER,
     Platform.AZURE_CVM: (
-        r"[\w-]+:[\w-]+:[\w-]+:\d+\.\d+\.\d+"
+        r"[\w.-]+:[\w.-]+:[\w.-]+:[0-9]+\.[0-9]+\.[0-9]+"
         r"|/subscriptions/[^/]+/resourceGroups/[^/]+/providers/Microsoft\.Compute"
-        r"/galleries/[^/]+/images/[^/]+/versions/\d+\.\d+\.\d+",
+        r"/galleries/[^/]+/images/[^/]+/versions/[0-9]+\.[0-9]+\.[0-9]+",
         "publisher:offer:sku:<version>, or the resource id of a gallery image's version",
     ),
     Platform.GCP_CVM: (
-        r"projects/[a-z][a-z0-9:.-]+/global/images/[a-z][a-z0-9-]*",
+        r"projects/[a-z][a-z0-9:.-]*/global/images/[a-z][a-z0-9-]*",
         "projects/<project>/global/images/<name>",
     ),
 }

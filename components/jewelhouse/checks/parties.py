@@ -22,7 +22,7 @@ def problems(scope: Scope) -> Iterator[Problem]:
             yield Problem(
                 where=f"artifacts.{artifact.name}.owner",
                 what=f"{artifact.owner} is not a party",
-                remedy=suggestion(artifact.owner, parties),
+                remedy=_suggested(artifact.owner, parties),
             )
         for licence in artifact.licences:
             for index, holder in enumerate(licence.holders):
@@ -30,19 +30,23 @@ def problems(scope: Scope) -> Iterator[Problem]:
                     yield Problem(
                         where=f"artifacts.{artifact.name}.licences.{licence.tier}.holders[{index}]",
                         what=f"{holder} is not a party",
-                        remedy=suggestion(holder, parties),
+                        remedy=_suggested(holder, parties),
                     )
     for stage in scope.lifecycle.stages.values():
         if stage.operator not in parties:
             yield Problem(
                 where=f"stages.{stage.name}.operator",
                 what=f"{stage.operator} is not a party",
-                remedy=suggestion(stage.operator, parties),
+                remedy=_suggested(stage.operator, parties),
             )
     yield from _missing(scope)
     for stage in scope.lifecycle.stages.values():
         yield from _prepared(scope, stage)
         yield from _apart(scope, stage)
+
+
+def _suggested(name: str, parties: set[str]) -> str:
+    return suggestion(name, parties) or f"declare parties.{name}"
 
 
 def _party(party: Party) -> Iterator[Problem]:
@@ -93,6 +97,21 @@ def _prepared(scope: Scope, stage: Stage) -> Iterator[Problem]:
             remedy="az ad sp show --id bf7b6499-ff71-4aa2-97a4-f372087be7f0 --query id",
             source="MicrosoftDocs/azure-docs quick-create-confidential-vm-arm.md, 2026-10",
         )
+    # A store's owner too: the stage reads and writes there under its managed identity.
+    for _, artifact in scope.artifacts((*stage.opens, *stage.seals)):
+        owns = scope.account(artifact.owner, stage.cloud)
+        if (
+            isinstance(owns, AzureAccount)
+            and isinstance(runs_in, AzureAccount)
+            and owns.tenant != runs_in.tenant
+        ):
+            yield Problem(
+                where=f"parties.{artifact.owner}.azure.tenant",
+                what=f"is {owns.tenant}, but {stage.operator} runs {stage.name} in tenant {runs_in.tenant}: "
+                "its managed identity can have no role in another tenant",
+                remedy="use subscriptions of one tenant, each administered by its own party",
+                source="learn.microsoft.com/entra managed-identities-faq, 2026-10",
+            )
     partition = aws_partition(stage.region)
     owners = {artifact.owner for _, artifact in scope.artifacts(stage.opens)}
     for party in sorted({stage.operator, *owners}):

@@ -24,11 +24,12 @@ TITLES = {
     "unattested": "A key was used, or tried, without evidence",
     "administration": "A call that could open a key, or hide it",
 }
-# Calls that could open a key or hide that it was opened: (service, regular expression of method names).
+# Calls that could open a key, give ciphertext away, or hide either: (service, regular expression of methods).
 ADMINISTRATION = (
     ("cloudkms.googleapis.com", "SetIamPolicy|Destroy|Restore|Import|UpdateCryptoKey"),
     ("iam.googleapis.com", "WorkloadIdentityPool|Policies[.](Create|Update|Delete)Policy"),
     ("cloudresourcemanager.googleapis.com", "SetIamPolicy"),
+    ("storage.googleapis.com", "storage[.](setIamPermissions|buckets[.](update|delete))"),
     ("logging.googleapis.com", "(Update|Delete)(Bucket|Sink|Exclusion)|CreateExclusion"),
     ("monitoring.googleapis.com", "(Update|Delete)(AlertPolicy|NotificationChannel)"),
 )
@@ -47,7 +48,7 @@ class AuditTrailArgs:
 
 
 class AuditTrail(pulumi.ComponentResource):
-    """Data Access logs for keys and tokens, kept in a locked log bucket; counters and alerts."""
+    """Data Access logs for keys and tokens, kept in a log bucket of their own; counters and alerts."""
 
     bucket: pulumi.Output[str]
 
@@ -123,9 +124,12 @@ class AuditTrail(pulumi.ComponentResource):
             # name ends in random characters, new for each new counter.
             bucket_id=counters["unattested"].name.apply(lambda counter: f"{name}-logs-{counter[-7:]}"),
             retention_days=RETENTION_DAYS,
-            locked=not args.destroyable,
             description="Audit logs of attested keys",
-            opts=ResourceOptions.merge(child, ResourceOptions(protect=not args.destroyable)),
+            # A locked log bucket can never be unlocked and holds its logs for these days, so that is left
+            # to a person; a lock set by hand stays.
+            opts=ResourceOptions.merge(
+                child, ResourceOptions(protect=not args.destroyable, ignore_changes=["locked"])
+            ),
         )
         logging.ProjectSink(
             f"{name}-sink",

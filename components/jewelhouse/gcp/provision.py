@@ -235,7 +235,9 @@ class _Provision:
         token_file = enclave.TOKEN_FILE if space else vm.TOKEN_FILE
         return pulumi.Output.json_dumps(
             {
+                "lifecycle": self.lifecycle.name,
                 "stage": stage.name,
+                "platform": stage.platform.value,
                 "opens": {
                     artifact: {
                         "key": self.keys[graph.key_for(stage, artifact)].version,

@@ -57,12 +57,18 @@ class SealedStore(pulumi.ComponentResource):
             # keeps every object as it was sealed; a bucket that may be destroyed keeps versions instead.
             retention_policy=None
             if args.destroyable
-            else storage.BucketRetentionPolicyArgs(retention_period=str(RETENTION), is_locked=True),
+            else storage.BucketRetentionPolicyArgs(retention_period=str(RETENTION)),
             versioning=storage.BucketVersioningArgs(enabled=True) if args.destroyable else None,
             soft_delete_policy=storage.BucketSoftDeletePolicyArgs(retention_duration_seconds=RESTORABLE),
             force_destroy=args.destroyable,
             labels=args.labels,
-            opts=ResourceOptions.merge(child, ResourceOptions(protect=not args.destroyable)),
+            # A locked policy can never be lifted, so that is left to a person; a lock set by hand stays.
+            opts=ResourceOptions.merge(
+                child,
+                ResourceOptions(
+                    protect=not args.destroyable, ignore_changes=["retentionPolicy.isLocked"]
+                ),
+            ),
         )
         for reader in args.readers:
             storage.BucketIAMMember(

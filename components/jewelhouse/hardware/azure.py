@@ -134,7 +134,7 @@ def problems(stage: Stage, image: Image | None, where: str) -> Iterator[Problem]
 
 def _place(stage: Stage, where: str) -> Iterator[Problem]:
     near = nearest(stage.region.lower().replace(" ", "").replace("-", ""), SHARED_ATTESTATION, "westeurope")
-    if not re.fullmatch(r"[a-z]+\d?", stage.region):
+    if not re.fullmatch(r"[a-z]+[0-9]?", stage.region):
         yield Problem(
             where=f"{where}.region",
             what=f"{stage.region} is not an Azure region",

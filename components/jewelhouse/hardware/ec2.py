@@ -91,8 +91,8 @@ _MEMORY = {
     4: "d3en g4dn g5 g6 g6f g7 inf2 m5 m5a m5ad m5d m5dn m5n m5zn m6a m6g m6gd m6i m6id m6idn m6in m7a m7g "
     "m7gd m7i m8a m8azn m8g m8gb m8gd m8gn m8i m8ib m8id m8idb m8idn m8in m8ine m9g m9gd",
     8: "d3 dl2q g6e gr6 gr6f i3en i4g i4i i7i i7ie i8g i8ge p3dn r5 r5a r5ad r5b r5d r5dn r5n r6a r6g r6gd "
-    "r6i r6id r6idn r6in r7a r7g r7gd r7i r7iz r8a r8g r8gb r8gd r8gn r8i r8ib r8id r8idb r8idn r8in r9g r9gd "
-    "z1d",
+    "r6i r6id r6idn r6in r7a r7g r7gd r7i r7iz r8a r8g r8gb r8gd r8gn r8i r8ib r8id r8idb r8idn r8in r9g "
+    "r9gd z1d",
     12: "p4d p4de",
     16: "x2gd x2idn x8g x8i",
     32: "x2iedn x2iezn x8aedz",

@@ -18,6 +18,7 @@ from jewelhouse.model import Image, Machine, Platform, Stage, Tee
 SOURCE = "Confidential VM supported configurations, 2026-10"
 GPU_MACHINE = "a3-highgpu-1g"
 FLEX_SECONDS = (600, 604800)
+REGION = re.compile(r"[a-z]+-[a-z]+[0-9]+")
 CONFIDENTIAL_TYPES: Mapping[Tee, str] = {Tee.SEV: "SEV", Tee.SEV_SNP: "SEV_SNP", Tee.TDX: "TDX"}
 # Confidential Space and SEV-SNP: `problems` refuses it with Google's own reason.
 TEES: Mapping[Platform, tuple[Tee, ...]] = {
@@ -181,7 +182,7 @@ def problems(stage: Stage, image: Image | None, where: str) -> Iterator[Problem]
     if stage.tee in TEES[Platform.GCP_CVM]:
         if found is None:
             yield _not_offered(stage, machine, where)
-        elif found.zones:
+        elif found.zones and REGION.fullmatch(stage.region):
             yield from _zone(stage, machine.type, found, where)
     yield from _gpu(stage, machine, where)
     yield from _capacity(machine, where)
@@ -198,9 +199,11 @@ def problems(stage: Stage, image: Image | None, where: str) -> Iterator[Problem]
 
 def _place(stage: Stage, where: str) -> Iterator[Problem]:
     known = {_region(zone) for item in OFFERS for zone in item.zones}
-    if not re.fullmatch(r"[a-z]+-[a-z]+\d+", stage.region):
+    if not REGION.fullmatch(stage.region):
         zone = (
-            " (that is a zone: zones go under `zones`)" if re.fullmatch(r".+\d-[a-f]", stage.region) else ""
+            " (that is a zone: zones go under `zones`)"
+            if re.fullmatch(r".+[0-9]-[a-f]", stage.region)
+            else ""
         )
         yield Problem(
             where=f"{where}.region",

@@ -1,15 +1,15 @@
 """The Key Vault release policy of an attested key, and that of a confidential VM's disk key.
 
 Grammar: MicrosoftDocs/azure-security-docs articles/key-vault/includes/key-management-policy-grammar.md. Only
-`equals` is emitted, with values as text: that is what the page's prose allows and what Microsoft's samples pin
-(microsoft/confidential-sidecar-containers: examples/skr/aci/importkeyconfig.json).
+`equals` is emitted, with values as text: that is what the page's prose allows and what Microsoft's samples
+pin (microsoft/confidential-sidecar-containers: examples/skr/aci/importkeyconfig.json).
 
 There are two token shapes. A confidential VM's guest attestation nests the TEE's claims under
-`x-ms-isolation-tee`; platform tokens (container groups, disk keys) have them at the top. A policy of one shape
-never matches a token of the other.
+`x-ms-isolation-tee`; platform tokens (container groups, disk keys) have them at the top. A policy of one
+shape never matches a token of the other.
 
-Who may ask for a release is not in the policy: that is a role on the key. So of several stages that open one key,
-each may show the evidence of any of them.
+Who may ask for a release is not in the policy: that is a role on the key. So of several stages that open one
+key, each may show the evidence of any of them.
 """
 
 from __future__ import annotations
@@ -35,8 +35,14 @@ SHARED_HOST = re.compile(r"https://shared(?P<code>[a-z0-9]+)\.(?P<zone>[a-z0-9]+
 
 
 _IDENTITY = ("enforced", "only managed identities of stages have the release role, on this key alone")
-_NO_BYPASS = ("enforced", "no operation but release reaches the private half, and the policy is never updated")
-_FIRMWARE = ("not-possible", "a floor of versions needs an operator other than equals; attestation keeps its own")
+_NO_BYPASS = (
+    "enforced",
+    "no operation but release reaches the private half, and the policy is never updated",
+)
+_FIRMWARE = (
+    "not-possible",
+    "a floor of versions needs an operator other than equals; attestation keeps its own",
+)
 PROOFS: Mapping[Platform, Mapping[Proof, tuple[str, str]]] = {
     # Claims: MicrosoftDocs/azure-docs articles/confidential-computing/skr-policy-examples.md, 2026-10.
     Platform.AZURE_CONTAINER: {
@@ -62,7 +68,10 @@ PROOFS: Mapping[Platform, Mapping[Proof, tuple[str, str]]] = {
         Proof.IMAGE: ("not-possible", "Key Vault cannot see a VM's disk image: choose azure-container"),
         Proof.CONFIG: ("not-possible", "Key Vault cannot see what runs in a VM: choose azure-container"),
         Proof.IDENTITY: _IDENTITY,
-        Proof.GPU: ("not-possible", "attestation sees no GPU: the guest checks it before it asks for the key"),
+        Proof.GPU: (
+            "not-possible",
+            "attestation sees no GPU: the guest checks it before it asks for the key",
+        ),
         Proof.NO_BYPASS: _NO_BYPASS,
     },
 }
@@ -103,9 +112,10 @@ def check_end(policy: ReleasePolicy, gate: Gate) -> None:
     """
     if gate.not_after is not None:
         raise JewelhouseError(
-            f"the licence of {gate.stage} ends on {gate.not_after:%Y-%m-%d}, and Key Vault releases expired keys too",
+            f"the licence of {gate.stage} ends on {gate.not_after:%Y-%m-%d}, and Key Vault also releases "
+            "expired keys",
             where=f"artifacts.{policy.artifact}.licences",
-            remedy="open the artifact on AWS or Google Cloud, or give the tier no end and take the stage out then",
+            remedy="open it on AWS or Google Cloud, or give the tier no end and remove the stage in time",
             source="learn.microsoft.com/azure/key-vault/keys/about-keys, date-time controlled operations",
         )
 
@@ -231,7 +241,7 @@ def disk_policy(region: str, tee: Tee) -> dict[str, Any]:
     endpoint = attestation_endpoint(region)
     if endpoint is None:
         raise JewelhouseError(
-            f"no shared attestation endpoint is known for {region}, and the platform opens disks by none else",
+            f"no shared attestation endpoint is known for {region}, and only those open disks",
             where=region,
             remedy="choose a region that `jewelhouse lifecycle check` knows for azure-cvm",
         )

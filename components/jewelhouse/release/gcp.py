@@ -144,6 +144,7 @@ def _clauses(policy: ReleasePolicy, gate: Gate) -> Iterator[str]:
         raise JewelhouseError(
             f"a gate needs the service account of its stage in {account.project}, found {gate.identity!r}",
             where=where,
+            remedy="its id is made of lifecycle and stage, 6 to 30 of [a-z0-9-]: choose names that fit",
         )
     yield f"assertion.hwmodel == {literal(HARDWARE[gate.tee])}"
     yield f"assertion.submods.gce.project_id == {literal(account.project)}"

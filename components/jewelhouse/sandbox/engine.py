@@ -67,6 +67,7 @@ class Engine:
             "PULUMI_SKIP_UPDATE_CHECK": "1",
             "JEWELHOUSE_SANDBOX": "1",
             "JEWELHOUSE_SANDBOX_WORLD": str(self.paths.world),
+            "JEWELHOUSE_SANDBOX_CACHE": str(self.paths.cache),
         }
 
     def run(

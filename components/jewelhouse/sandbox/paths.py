@@ -25,6 +25,11 @@ class Paths:
         return self.project / ".jewelhouse" / "bin"
 
     @property
+    def cache(self) -> Path:
+        """What is slow to make and the same in every sandbox: types read from the SDKs, RSA keys."""
+        return self.project / ".jewelhouse" / "cache"
+
+    @property
     def home(self) -> Path:
         """PULUMI_HOME with the stand-in plugins."""
         return self.sandbox / "home"

@@ -32,10 +32,10 @@ INPUTS = "__inputs"
 class StandIn(protocol.Provider):
     """Answers the engine for one package in one account, subscription or project."""
 
-    def __init__(self, package: str, directory: Path) -> None:
+    def __init__(self, package: str, directory: Path, cache: Path) -> None:
         self._package = package
-        self._schemas = Schemas(package, directory / "schemas")
-        self._world = World(directory)
+        self._schemas = Schemas(package, cache / "schemas")
+        self._world = World(directory, cache)
         self._cloud: Cloud = importlib.import_module(
             f"jewelhouse.sandbox.clouds.{package.split('-')[0]}"
         ).cloud(self._world)
@@ -309,7 +309,8 @@ def main(arguments: list[str]) -> None:
     directory = os.environ.get("JEWELHOUSE_SANDBOX_WORLD")
     if not directory:
         sys.exit("JEWELHOUSE_SANDBOX_WORLD does not name the directory of the stand-in clouds")
-    server.run(arguments[1:], version(package), StandIn(package, Path(directory)))
+    cache = os.environ.get("JEWELHOUSE_SANDBOX_CACHE") or directory
+    server.run(arguments[1:], version(package), StandIn(package, Path(directory), Path(cache)))
 
 
 if __name__ == "__main__":

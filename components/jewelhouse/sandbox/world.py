@@ -38,10 +38,14 @@ class Thing:
 
 
 class World:
-    """What exists. All methods are atomic; `names` are held until given back or until a time."""
+    """What exists. All methods are atomic; `names` are held until given back or until a time.
 
-    def __init__(self, directory: Path) -> None:
+    `cache` keeps what is slow to make and belongs to no world: RSA keys.
+    """
+
+    def __init__(self, directory: Path, cache: Path | None = None) -> None:
         directory.mkdir(parents=True, exist_ok=True)
+        self.cache = cache or directory
         self._path = directory / "world.sqlite"
         self.directory = directory
         with self._open() as db:
@@ -118,16 +122,16 @@ class World:
             else:
                 db.execute("DELETE FROM names WHERE space = ? AND name = ?", (space, name))
 
-    def remember(self, name: str, make: Any) -> str:
-        """A fact that stays as it was first made: a public key, a project number."""
+    def number(self, series: str, name: str) -> int:
+        """0, 1, 2, ... in the order in which names of a series are first asked for."""
         with self._open() as db:
-            row = db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-        if row:
-            return row[0]
-        value = make()
-        with self._open() as db:
-            db.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (name, value))
-            return db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()[0]
+            db.execute("BEGIN IMMEDIATE")
+            found = db.execute("SELECT value FROM facts WHERE name = ?", (f"{series} {name}",)).fetchone()
+            if found:
+                return int(found[0])
+            count = db.execute("SELECT COUNT(*) FROM facts WHERE name LIKE ?", (f"{series} %",)).fetchone()[0]
+            db.execute("INSERT INTO facts VALUES (?, ?)", (f"{series} {name}", str(count)))
+        return count
 
     def fails(self, kind: str, name: str) -> str | None:
         """The error that a test asked for (`fail.json`: type, name, times, message), counted down."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -188,15 +190,22 @@ def fresh(what: Request, length: int = 17) -> str:
 
 
 def public_key(world: World, identity: str) -> str:
-    """PEM of a real RSA-4096 public key that belongs to a stand-in key for good.
+    """PEM of a real RSA-4096 public key that belongs to a stand-in key for good; no two keys share one.
 
-    Its private half is dropped at once: the sandbox shows who could open what, and opens nothing.
+    Its private half is dropped at once: the sandbox shows who could open what, and opens nothing. Keys take
+    seconds to make, so the cache keeps them for the next world.
     """
     from cryptography.hazmat.primitives.asymmetric import rsa
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-    def make() -> str:
-        key = rsa.generate_private_key(public_exponent=65537, key_size=4096)
-        return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
-
-    return world.remember(f"public key {identity}", make)
+    path = world.cache / "public-keys" / f"{world.number('public key', identity)}.pem"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        key = rsa.generate_private_key(public_exponent=65537, key_size=4096).public_key()
+        draft = path.with_suffix(f".{os.getpid()}")
+        draft.write_bytes(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+        # Whoever was first wins: a key that somebody has seen does not change.
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)
+        draft.unlink()
+    return path.read_text(encoding="ascii")

@@ -1,0 +1,39 @@
+"""Fixtures that need the real Pulumi CLI."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from samples import PROJECT
+
+from jewelhouse.errors import SandboxError
+from jewelhouse.sandbox import install
+from jewelhouse.sandbox.engine import Engine
+from jewelhouse.sandbox.paths import Paths
+
+
+@pytest.fixture(scope="session")
+def cli() -> Path:
+    """The CLI that set-up found or got. Without one, tests that need it skip; under CI they fail."""
+    paths = Paths.of(PROJECT)
+    try:
+        return install.find_cli(paths) or install.prepare(paths)
+    except SandboxError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"there is no Pulumi CLI: run `make set-up`\n{error}")
+
+
+@pytest.fixture
+def engine(cli: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Engine]:
+    """Engines in sandboxes of their own: `engine()` for this project, `engine(directory)` for another."""
+
+    def make(project: Path = PROJECT) -> Engine:
+        made = Engine(project, tmp_path_factory.mktemp("sandbox"), cli=cli)
+        install.install_plugins(cli, made.paths)
+        return made
+
+    return make
