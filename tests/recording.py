@@ -93,14 +93,17 @@ def _holds_secret(value: Any) -> bool:
 
 
 class _Mocks(mocks.Mocks):
-    def __init__(self, recording: Recording, outputs: Callable[..., dict[str, Any]], call: Any) -> None:
+    def __init__(
+        self, recording: Recording, outputs: Callable[..., dict[str, Any]], call: Any, identify: Any
+    ) -> None:
         self._recording = recording
+        self._identify = identify
         self._outputs = outputs
         self._call = call
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str, dict[str, Any]]:
         state = {**args.inputs, **self._outputs(args.typ, args.name, plain(args.inputs))}
-        return f"{args.name}-id", state
+        return self._identify(args.name), state
 
     def call(self, args: mocks.MockCallArgs) -> dict[str, Any]:
         self._recording.calls.append((args.token, dict(args.args)))
@@ -152,13 +155,15 @@ def record(
     config: Mapping[str, str] | None = None,
     outputs: Callable[[str, str, dict[str, Any]], dict[str, Any]] = lambda token, name, inputs: {},
     call: Callable[[str, dict[str, Any]], dict[str, Any]] = lambda token, args: {},
+    identify: Callable[[str], str] = "{}-id".format,
 ) -> Recording:
-    """Runs `program` in a fresh runtime; `outputs` adds provider-made values, `call` answers invokes.
+    """Runs `program` in a fresh runtime; `outputs` adds provider-made values, `call` answers invokes,
+    `identify` makes ids from names.
 
     Raises whatever the program raises, also from inside an `apply`.
     """
     recording = Recording()
-    mock = _Mocks(recording, outputs, call)
+    mock = _Mocks(recording, outputs, call, identify)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     try:

@@ -555,6 +555,14 @@ def test_the_kit_keeps_its_own_promises(name):
     assert looked_at > 5
 
 
+@pytest.mark.parametrize("name", ["dev", "gpu"])
+def test_the_engine_runs_the_pack_over_a_stack_and_finds_nothing(name, engine):
+    done = engine().operate("preview", name, "--policy-pack", str(PACK / "jewelhouse-policies"))
+    assert done.ok, done.stdout + done.stderr
+    assert "jewelhouse@v0.1.0" in done.stdout + done.stderr
+    assert "[mandatory]" not in done.stdout
+
+
 def test_the_pack_starts_without_the_kit(tmp_path):
     """As the engine starts it: an address and a directory; the pack answers with the port it listens on."""
     environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(tmp_path)}

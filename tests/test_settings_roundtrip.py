@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from enum import Enum
 from typing import Any
 
 import jsonschema
@@ -17,7 +19,7 @@ from samples import ALL_STACKS, lock, shipped, stack
 
 from jewelhouse.errors import InvalidLifecycle, Problem
 from jewelhouse.images.lock import ImageLock
-from jewelhouse.model import AzureAccount, GcpAccount, Image, Lifecycle, Party, Platform, Stage
+from jewelhouse.model import Lifecycle, Platform
 from jewelhouse.settings import parse, schema
 
 SCHEMA = jsonschema.Draft202012Validator(schema())
@@ -65,6 +67,9 @@ def parties(draw: Any) -> dict[str, Any]:
         }
         if draw(st.booleans()):
             azure["sealers"] = [GUID.format(digit, 4)]
+        if draw(st.booleans()):
+            group = f"/subscriptions/{azure['subscription']}/resourceGroups/images"
+            azure["registry"] = f"{group}/providers/Microsoft.ContainerRegistry/registries/images{digit}"
         gcp = {"project": f"project-of-{digit}", "number": f"10000000000{digit}"}
         found[name] = {"aws": aws, "azure": azure, "gcp": gcp}
     return found
@@ -126,97 +131,41 @@ def configurations(draw: Any) -> dict[str, Any]:
 
 
 def written(lifecycle: Lifecycle) -> dict[str, Any]:
-    """A lifecycle as configuration again, with its images inline."""
-    return {
-        "name": lifecycle.name,
-        "parties": {name: party(value) for name, value in lifecycle.parties.items()},
-        "artifacts": {
-            name: {
-                "kind": artifact.kind.value,
-                "owner": artifact.owner,
-                "supplied": artifact.supplied,
-                "require": [proof.value for proof in artifact.require],
-                "licences": {
-                    licence.tier: {
-                        "holders": list(licence.holders),
-                        "kinds": [kind.value for kind in licence.kinds],
-                        **({"expires": licence.expires.isoformat()} if licence.expires else {}),
-                    }
-                    for licence in artifact.licences
-                },
-            }
-            for name, artifact in lifecycle.artifacts.items()
-        },
-        "stages": {name: stage_of(value) for name, value in lifecycle.stages.items()},
-        "images": images(lifecycle),
-        "allow-same-owner": lifecycle.allow_same_owner,
-        "destroyable": lifecycle.destroyable,
-        "alarm-emails": list(lifecycle.alarm_emails),
-    }
-
-
-def party(value: Party) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    if value.aws:
-        found["aws"] = {"account": value.aws.account, "deployer": value.aws.deployer}
-    if isinstance(value.azure, AzureAccount):
-        found["azure"] = {
-            "subscription": value.azure.subscription,
-            "tenant": value.azure.tenant,
-            "sealers": list(value.azure.sealers),
-            "orchestrator": value.azure.orchestrator,
-        }
-    if isinstance(value.gcp, GcpAccount):
-        found["gcp"] = {"project": value.gcp.project, "number": value.gcp.number}
-    return found
-
-
-def stage_of(stage: Stage) -> dict[str, Any]:
-    machine = stage.machine
-    return {
-        "kind": stage.kind.value,
-        "platform": stage.platform.value,
-        "tee": stage.tee.value,
-        "operator": stage.operator,
-        "region": stage.region,
-        "zones": list(stage.zones),
-        "image": stage.image,
-        "opens": list(stage.opens),
-        "seals": list(stage.seals),
-        "gpu": stage.gpu,
-        "authority": stage.authority,
-        "authority-policy": stage.authority_policy,
-        "machine": machine
-        and {
-            "type": machine.type,
-            "count": machine.count,
-            "provisioning": machine.provisioning,
-            "run-duration": f"{machine.run_duration}s" if machine.run_duration else None,
-            "disk": machine.disk,
-            "enclave": machine.enclave
-            and {"cpus": machine.enclave.cpus, "memory": f"{machine.enclave.memory}MiB"},
-        },
-    }
-
-
-def images(lifecycle: Lifecycle) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    """A lifecycle as configuration again, field by field, with its images inline."""
+    config = plain(lifecycle)
+    for artifact in config["artifacts"].values():
+        artifact["licences"] = {licence.pop("tier"): licence for licence in artifact["licences"]}
+    for stage in config["stages"].values():
+        if machine := stage["machine"]:
+            if enclave := machine["enclave"]:
+                enclave["memory"] = f"{enclave['memory']}MiB"
+            if machine["run-duration"]:
+                machine["run-duration"] = f"{machine['run-duration']}s"
+    config["images"] = {}
     for (name, platform), image in lifecycle.images.items():
-        found.setdefault(name, {})[platform.value] = image_of(image)
-    return found
+        entry = plain(image)
+        del entry["platform"]
+        current, *previous = [each["values"] for each in entry["measurements"]] or [{}]
+        entry |= {"measurements": current, "previous": previous}
+        config["images"].setdefault(name, {})[platform.value] = entry
+    return {"name": lifecycle.name, **config}
 
 
-def image_of(image: Image) -> dict[str, Any]:
-    current, *previous = [dict(measurements.values) for measurements in image.measurements] or [{}]
-    return {
-        "reference": image.reference,
-        "measurements": current,
-        "previous": previous,
-        "declared": image.declared,
-        "debug": image.debug,
-        "size": image.size,
-        "container-policy": image.container_policy,
-    }
+def plain(value: Any) -> Any:
+    """Values of the model as they stand in a file; entries are named by their key, not inside."""
+    if dataclasses.is_dataclass(value):
+        return {
+            field.name.replace("_", "-"): plain(getattr(value, field.name))
+            for field in dataclasses.fields(value)
+            if field.name not in ("name", "images")
+        }
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return value.value if isinstance(value, Enum) else value
 
 
 def in_yaml(config: Any) -> Any:

@@ -106,7 +106,7 @@ class AzureAccountSettings(Settings):
     orchestrator: Guid | None = None
     """Object id of the Confidential VM Orchestrator in this tenant; confidential VM disks need it."""
     registry: Annotated[str, Field(pattern=REGISTRY)] | None = None
-    """Resource id of the private registry that containers come from; without it they are pulled anonymously."""
+    """Resource id of the private registry that containers come from; default: they are pulled anonymously."""
 
     def account_value(self) -> AzureAccount:
         return AzureAccount(

@@ -37,7 +37,7 @@ def outputs(token: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
             uri = f"https://{named}.vault.azure.net/"
             return {"name": named, "properties": {**inputs["properties"], "vaultUri": uri}}
         case "azure-native:keyvault:Key":
-            uri = f"https://{inputs['vaultName']}.vault.azure.net/keys/{inputs['keyName']}"
+            uri = f"https://{inputs['vaultName']}.vault.azure.net/keys/{named}"
             return {"name": named, "keyUri": uri, "keyUriWithVersion": f"{uri}/0123456789abcdef"}
         case "azure-native:network:NetworkInterface":
             return {"ipConfigurations": [{**inputs["ipConfigurations"][0], "privateIPAddress": "10.61.1.4"}]}
@@ -51,7 +51,6 @@ def outputs(token: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
 
 NAMES = {
     "azure-native:keyvault:Vault": ("vaultName",),
-    "azure-native:keyvault:Key": ("keyName",),
     "azure-native:storage:StorageAccount": ("accountName",),
 }
 

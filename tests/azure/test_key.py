@@ -28,7 +28,6 @@ ARGS = AttestedKeyArgs(
     document=DOCUMENT,
     releases={"train": TRAIN, "tune": TUNE},
     sealers=[SEALER],
-    key_name="llm-base",
 )
 
 
@@ -86,11 +85,10 @@ class TestAttestedKey:
     )
     def test_what_cannot_be_updated_makes_another_key(self, made, change: Mapping[str, Any]) -> None:
         before, after = (
-            recording.one("azure-native:keyvault:Key").inputs["keyName"]
-            for recording in (made(), made(**change))
+            recording.one("azure-native:keyvault:Key").name for recording in (made(), made(**change))
         )
         assert before != after
-        assert re.fullmatch(r"llm-base-[0-9a-f]{12}", after)
+        assert re.fullmatch(r"base-key-[0-9a-f]{12}", after)
 
     def test_a_role_s_name_is_a_guid_of_what_it_is_about(self, made) -> None:
         def names(recording: Recording) -> dict[str, str]:
@@ -110,12 +108,14 @@ class TestAttestedKey:
 
     def test_no_role_reaches_further_than_the_key(self, made) -> None:
         roles = made().of_type("azure-native:authorization:RoleAssignment")
-        assert {role.inputs["scope"] for role in roles} == {"base-key-id"}
+        assert {role.inputs["scope"] for role in roles} == {
+            f"{made().one('azure-native:keyvault:Key').name}-id"
+        }
 
     def test_outputs_come_last_and_once(self, made) -> None:
         recording = made()
         (outputs,) = recording.component_outputs[recording.components[0].urn]
-        assert outputs["uri"].startswith("https://vault.vault.azure.net/keys/llm-base-")
+        assert outputs["uri"].startswith("https://vault.vault.azure.net/keys/base-key-")
         assert outputs["versioned_uri"].startswith(f"{outputs['uri']}/")
 
     @pytest.mark.parametrize(

@@ -40,6 +40,11 @@ def releases(recording: Recording) -> list[Request]:
     return [role for role in recording.of_type(ROLE) if role.inputs["roleDefinitionId"].endswith(RELEASE)]
 
 
+def key_of(recording: Recording, component: str) -> Request:
+    (found,) = (key for key in recording.of_type(KEY) if key.parent_name == component)
+    return found
+
+
 @pytest.mark.parametrize("stack", STACKS)
 class TestEveryStack:
     def test_nothing_uses_an_ambient_provider(self, stacks: Stacks, stack: str) -> None:
@@ -61,7 +66,7 @@ class TestEveryStack:
         recording, _ = stacks[stack]
         for key, policy in release_policies(shipped(stack)).items():
             if key.cloud is Cloud.AZURE:
-                found = recording.named(f"{key.name}-key")
+                found = key_of(recording, key.name)
                 data = found.inputs["properties"]["releasePolicy"]["data"]
                 assert json.loads(base64.urlsafe_b64decode(data + "==")) == release.compile(policy)
                 assert found.provider_name == recording.named(found.parent_name).provider_name
@@ -69,7 +74,7 @@ class TestEveryStack:
     def test_only_stages_that_open_an_artifact_may_ask_for_its_key(self, stacks: Stacks, stack: str) -> None:
         recording, outputs = stacks[stack]
         expected = {
-            (f"{key.name}-release-{gate.stage}", f"{key.name}-key-id")
+            (f"{key.name}-release-{gate.stage}", f"{key_of(recording, key.name).name}-id")
             for key, policy in release_policies(shipped(stack)).items()
             for gate in policy.gates
             if key.cloud is Cloud.AZURE
@@ -197,7 +202,7 @@ class TestApartness:
             for role in releases(recording)
             if role.inputs["principalId"] == orchestrator.orchestrator
         ]
-        assert scopes == ["operator-westeurope-tdx-disk-key-id"]
+        assert scopes == [f"{key_of(recording, 'operator-westeurope-tdx-disk').name}-id"]
 
     def test_sealers_write_and_read_public_halves_and_never_ask_for_a_release(self, recorded) -> None:
         sealer = "00000000-0000-4000-8000-0000000000b1"

@@ -103,7 +103,7 @@ class TestDiskEncryption:
         expected.check(disks, inventory / "disks.yaml")
 
     def test_the_platform_s_own_token_opens_the_key(self, disks: Recording) -> None:
-        data = disks.named("run-disk-key").inputs["properties"]["releasePolicy"]["data"]
+        data = disks.one("azure-native:keyvault:Key").inputs["properties"]["releasePolicy"]["data"]
         (entry,) = json.loads(base64.urlsafe_b64decode(data + "=="))["anyOf"]
         assert entry["authority"].endswith(".attest.azure.net/")
         assert [condition["claim"] for condition in entry["allOf"]] == [

@@ -46,11 +46,12 @@ def test_a_lock_set_by_hand_stays(recorded: Callable[..., Recording]) -> None:
 
 class TestUnattested:
     def test_query(self) -> None:
-        assert unattested([POOL]) == (
+        assert unattested([f"{POOL}-two", POOL]) == (
             'protoPayload.serviceName="cloudkms.googleapis.com"'
             ' AND protoPayload.methodName=~"(Decrypt|Decapsulate)$"'
-            ' AND NOT (protoPayload.authenticationInfo.principalSubject=~"^principal://iam[.]googleapis[.]com/'
-            f'{POOL}/subject/")'
+            ' AND NOT protoPayload.authenticationInfo.principalSubject=~"^principal://iam[.]googleapis[.]com/'
+            "projects/100000000001/locations/global/workloadIdentityPools/(jh-base-1a2b3c4|jh-base-1a2b3c4-two)"
+            '/subject/"'
         )
 
     @pytest.mark.parametrize("method", ["AsymmetricDecrypt", "Decrypt", "RawDecrypt", "Decapsulate"])

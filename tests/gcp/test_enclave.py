@@ -108,6 +108,20 @@ def test_boot_disks(
     assert boot["interface"] == "NVME"
 
 
+@pytest.mark.parametrize(
+    ("machine", "tee", "disk"),
+    [
+        ("c3d-standard-4", Tee.SEV, "hyperdisk-balanced"),
+        ("c3d-standard-4", Tee.SEV, "hyperdisk-throughput"),
+        ("c4-standard-8", Tee.TDX, "pd-balanced"),
+        ("c4d-standard-8", Tee.SEV, "pd-ssd"),
+    ],
+)
+def test_refused_boot_disks(host: Callable[..., Recording], machine: str, tee: Tee, disk: str) -> None:
+    with pytest.raises(JewelhouseError, match=f"does not boot from {disk}"):
+        host(machine_type=machine, tee=tee, disk_type=disk)
+
+
 def test_a_run_that_is_done_is_not_repaired(host: Callable[..., Recording]) -> None:
     def policy(repair: bool) -> str:
         return host(repair=repair).one(GROUP).inputs["instanceLifecyclePolicy"]["defaultActionOnFailure"]

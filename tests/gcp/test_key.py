@@ -100,6 +100,22 @@ def test_what_the_guest_needs(recorded: Callable[..., Recording]) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("weakened", "says"),
+    [
+        ({**document(), "condition": ""}, "admits every Confidential Space"),
+        (document({"role": ROLE, "members": ["*"]}), r"\* is not an attribute"),
+        (document({"role": ROLE, "members": ["subject/anyone"]}), "not an attribute"),
+        (document({"role": ROLE, "members": ["attribute.image_digest/"]}), "not an attribute"),
+    ],
+)
+def test_a_document_that_opens_too_far(
+    recorded: Callable[..., Recording], weakened: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(JewelhouseError, match=says):
+        recorded(lambda: AttestedKey("base", args(document=weakened)))
+
+
 class TestPoolIds:
     @pytest.mark.parametrize(
         "name", ["base", "gcp-models", "a" * 38, "base-space-europe-west4-", "Open_Base", "x-" * 19]

@@ -94,7 +94,7 @@ class AuditTrail(pulumi.ComponentResource):
             tags=args.tags,
             opts=child,
         )
-        known = pulumi.Output.from_input(list(args.known))
+        known = pulumi.Output.all(*args.known)
         for label, description, query in (
             (
                 "unknown-release",

@@ -2,7 +2,8 @@
 
 The control plane creates keys and never updates them ("This API can only be used for creating the first
 version of a new key"), so a key's name carries the hash of its policy: a changed policy is a new key beside
-the old one, and at no moment is there a key without its gate.
+the old one, and at no moment is there a key without its gate. The provider adds random digits to the name:
+the old key stays in its vault, and whoever returns to an earlier policy must not meet its name again.
 """
 
 from __future__ import annotations
@@ -98,7 +99,6 @@ class AttestedKeyArgs:
     document: Mapping[str, Any]
     releases: Mapping[str, pulumi.Input[str]]
     sealers: Sequence[str] = ()
-    key_name: str = "key"
     key_size: int = 4096
     operations: Sequence[str] = KEY_OPERATIONS
     tags: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
@@ -120,10 +120,9 @@ class AttestedKey(pulumi.ComponentResource):
         super().__init__("jewelhouse:azure:AttestedKey", name, {}, opts)
         _check(name, args)
         key = keyvault.Key(
-            f"{name}-key",
+            f"{name}-key-{fingerprint(args)}",
             resource_group_name=args.resource_group,
             vault_name=args.vault_name,
-            key_name=key_name(args),
             properties=keyvault.KeyPropertiesArgs(
                 kty=keyvault.JsonWebKeyType.RS_A_HSM,
                 key_size=args.key_size,
@@ -134,7 +133,13 @@ class AttestedKey(pulumi.ComponentResource):
                 ),
             ),
             tags=args.tags,
-            opts=ResourceOptions(parent=self, retain_on_delete=True, replace_on_changes=["properties"]),
+            opts=ResourceOptions(
+                parent=self,
+                retain_on_delete=True,
+                replace_on_changes=["properties"],
+                # Not even tags can be updated, and another tag is no reason for another key.
+                ignore_changes=["tags"],
+            ),
         )
         self.id_ = key.id
         self.uri = key.key_uri
@@ -183,8 +188,8 @@ def _check(name: str, args: AttestedKeyArgs) -> None:
         )
 
 
-def key_name(args: AttestedKeyArgs) -> str:
-    """The key's name with a hash over all that the service would not let us change."""
+def fingerprint(args: AttestedKeyArgs) -> str:
+    """A short hash over all that the service would not let us change."""
     fixed = json.dumps(
         {
             "document": release.digest(args.document),
@@ -193,4 +198,4 @@ def key_name(args: AttestedKeyArgs) -> str:
         },
         sort_keys=True,
     )
-    return f"{args.key_name}-{hashlib.sha256(fixed.encode()).hexdigest()[:12]}"
+    return hashlib.sha256(fixed.encode()).hexdigest()[:12]

@@ -23,7 +23,7 @@ from jewelhouse.azure.vm import ConfidentialVm, ConfidentialVmArgs, DiskEncrypti
 from jewelhouse.errors import JewelhouseError
 from jewelhouse.model import AttestedKey as Key
 from jewelhouse.model import AzureAccount, Cloud, Lifecycle, Platform, Stage
-from jewelhouse.names import identity_name, short
+from jewelhouse.names import identity_name
 from jewelhouse.outputs import CloudOutputs
 from jewelhouse.release import azure as release
 from jewelhouse.templates import render
@@ -214,7 +214,6 @@ class _Azure:
                     gate.stage: self.identities[gate.stage].principal for gate in self.policies[key].gates
                 },
                 sealers=owner.sealers,
-                key_name=short(f"{self.lifecycle.name}-{key.artifact}-{key.platform}", 100),
                 tags={**self.tags, "jewelhouse-artifact": key.artifact},
             ),
             opts=self._opts(owner),

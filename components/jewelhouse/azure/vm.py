@@ -70,7 +70,6 @@ class DiskEncryption(pulumi.ComponentResource):
                 vault_name=vault.vault_name,
                 document=disk_policy(args.location, args.tee),
                 releases={"orchestrator": args.orchestrator},
-                key_name=f"disk-{args.tee}",
                 key_size=DISK_KEY_BITS,
                 operations=DISK_KEY_OPERATIONS,
                 tags=args.tags,

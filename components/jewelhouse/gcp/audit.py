@@ -149,13 +149,18 @@ def unattested(pools: Sequence[str]) -> str:
     Entries of federated callers name `principal://iam.googleapis.com/<pool>/subject/<google.subject>`:
     cloud.google.com/iam/docs/audit-logging/examples-workload-identity
     """
-    attested = " OR ".join(
-        f'protoPayload.authenticationInfo.principalSubject=~"^principal://iam[.]googleapis[.]com/{pool}/subject/"'
-        for pool in sorted(pools)
-    )
-    return (
+    decrypts = (
         'protoPayload.serviceName="cloudkms.googleapis.com"'
-        ' AND protoPayload.methodName=~"(Decrypt|Decapsulate)$"' + (f" AND NOT ({attested})" if pools else "")
+        ' AND protoPayload.methodName=~"(Decrypt|Decapsulate)$"'
+    )
+    if not pools:
+        return decrypts
+    # All pools lie in the owner's project, so one expression holds them; alerts limit the length of theirs.
+    (path,) = {pool.rpartition("/")[0] for pool in pools}
+    names = "|".join(sorted(pool.rpartition("/")[2] for pool in pools))
+    return (
+        f"{decrypts} AND NOT protoPayload.authenticationInfo.principalSubject"
+        f'=~"^principal://iam[.]googleapis[.]com/{path}/({names})/subject/"'
     )
 
 

@@ -15,6 +15,13 @@ from jewelhouse.model import Tee
 
 # Families that take no Persistent Disk: docs.cloud.google.com/compute/docs/disks/hyperdisks (2026-10).
 HYPERDISK_FAMILIES = ("c4", "c4d")
+# Disk types that a family refuses under confidential computing, by their beginning: Confidential VM supported
+# configurations, 2026-10.
+REFUSED_DISKS: Mapping[str, tuple[str, ...]] = {
+    "c3d": ("hyperdisk-balanced", "hyperdisk-throughput"),
+    "a3": ("hyperdisk-extreme",),
+    **dict.fromkeys(HYPERDISK_FAMILIES, ("pd-",)),
+}
 # a3-highgpu-1g comes with 2 local SSDs of 375 GB; a template without them differs from every instance.
 LOCAL_SSDS: Mapping[str, int] = {hardware.GPU_MACHINE: 2}
 LOCAL_SSD_GB = 375
@@ -56,8 +63,8 @@ def template(
     """The template of confidential instances without an address outside their subnet.
 
     Metadata is read at boot only, so every change of it makes a new template and the group new instances.
-    Raises JewelhouseError for a machine that is not offered in the technology, and for a boot image that
-    is a family: an alias never equals the image read back, and what it means changes without a diff.
+    Raises JewelhouseError for a machine or disk that is not offered in the technology, and for a boot image
+    that is a family: an alias never equals the image read back, and what it means changes without a diff.
     """
     offer = hardware.offer(args.machine_type, args.tee)
     if offer is None:
@@ -128,13 +135,11 @@ def _scheduling(args: HostArgs, *, migrates: bool) -> compute.RegionInstanceTemp
 
 
 def _disks(args: HostArgs, boot_image: str) -> list[compute.RegionInstanceTemplateDiskArgs]:
-    family = args.machine_type.split("-")[0]
     boot = compute.RegionInstanceTemplateDiskArgs(
         boot=True,
         auto_delete=True,
         source_image=boot_image,
-        disk_type=args.disk_type
-        or ("hyperdisk-balanced" if family in HYPERDISK_FAMILIES else "pd-balanced"),
+        disk_type=_disk_type(args),
         disk_size_gb=BOOT_DISK_GB,
         # Confidential VMs take disks over NVMe only.
         interface="NVME",
@@ -149,6 +154,19 @@ def _disks(args: HostArgs, boot_image: str) -> list[compute.RegionInstanceTempla
         auto_delete=True,
     )
     return [boot, *[local] * LOCAL_SSDS.get(args.machine_type, 0)]
+
+
+def _disk_type(args: HostArgs) -> str:
+    family = args.machine_type.split("-")[0]
+    chosen = args.disk_type or ("hyperdisk-balanced" if family in HYPERDISK_FAMILIES else "pd-balanced")
+    if chosen.startswith(REFUSED_DISKS.get(family, ())):
+        raise JewelhouseError(
+            f"a confidential {args.machine_type} does not boot from {chosen}",
+            where="disk_type",
+            remedy="leave the disk type to the kit",
+            source=hardware.SOURCE,
+        )
+    return chosen
 
 
 def group(

@@ -54,6 +54,9 @@ class AttestedKey(pulumi.ComponentResource):
 
     `version` is the key version that unwraps, `public_key` the PEM that anyone wraps to, `audience` what
     the guest exchanges its token for, `principals` who may read the artifact's ciphertext too.
+
+    Raises JewelhouseError for a document without a condition, and for members that are not what the pool
+    maps from a token.
     """
 
     key: pulumi.Output[str]
@@ -65,6 +68,7 @@ class AttestedKey(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: AttestedKeyArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("jewelhouse:gcp:AttestedKey", name, {}, opts)
+        _check(name, args.document)
         child = ResourceOptions(parent=self)
         ring = kms.KeyRing(f"{name}-ring", project=args.project, location=args.location, opts=child)
         key = kms.CryptoKey(
@@ -150,6 +154,23 @@ class AttestedKey(pulumi.ComponentResource):
                 "audience": self.audience,
             }
         )
+
+
+def _check(name: str, document: Mapping[str, Any]) -> None:
+    if not document["condition"]:
+        raise JewelhouseError(
+            "a provider without a condition admits every Confidential Space there is",
+            where=name,
+            remedy="compile the document from a release policy",
+        )
+    for binding in document["bindings"]:
+        for member in binding["members"]:
+            if not re.fullmatch(r"attribute\.[a-z0-9_]+/.+", member):
+                raise JewelhouseError(
+                    f"{member} is not an attribute of a token",
+                    where=name,
+                    remedy="bind attribute.image_digest/sha256:... or what else the mapping yields",
+                )
 
 
 def pool_id(name: str, ring_name: str) -> str:

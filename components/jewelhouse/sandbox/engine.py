@@ -140,7 +140,8 @@ class Engine:
         changes: Mapping[str, Any] | None = None,
     ) -> Result:
         """`up`, `preview`, `refresh` or `destroy` of a stack, without questions."""
-        sure = [] if operation == "preview" else ["--yes", "--skip-preview"]
+        # Only a destroy is previewed first: it then refuses a protected resource before it deletes the others.
+        sure = {"preview": [], "destroy": ["--yes"]}.get(operation, ["--yes", "--skip-preview"])
         return self.run(
             operation, "--non-interactive", *sure, *self.select(stack, changes), *arguments, live=live
         )

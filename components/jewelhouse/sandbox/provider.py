@@ -6,6 +6,7 @@ Run as `python -m jewelhouse.sandbox.provider PACKAGE ENGINE`; the engine does s
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import importlib
 import json
@@ -22,11 +23,18 @@ from pulumi.runtime.rpc import UNKNOWN
 
 from jewelhouse.sandbox import server
 from jewelhouse.sandbox.clouds.common import Cloud, Refused, Request
-from jewelhouse.sandbox.schema import SDKS, Schema, Schemas, version
+from jewelhouse.sandbox.schema import SDKS, Schema, Schemas, undated, version
 from jewelhouse.sandbox.world import Thing, World
 
 # Where an applied resource keeps the inputs it was made from; azure-native does the same under this name.
 INPUTS = "__inputs"
+# How the real providers mark an input that they named themselves; a replacement gets a new such name, so the
+# old resource need not go first. azure-native: provider/pkg/provider/provider.go (createBeforeDeleteFlag).
+AUTONAMED: Mapping[str, str] = {
+    "aws": "__defaults",
+    "gcp": "__defaults",
+    "azure-native": "__createBeforeDelete",
+}
 
 
 class StandIn(protocol.Provider):
@@ -57,6 +65,7 @@ class StandIn(protocol.Provider):
             inputs[name.property] = PropertyValue(
                 old.get(name.property) or name.make(request.name, random.Random(request.random_seed))
             )
+            inputs[AUTONAMED[self._package]] = self._mark(name.property)
         values = {name: plain(value) for name, value in inputs.items()}
         failures = [*schema.problems(values)]
         if not failures:
@@ -77,6 +86,8 @@ class StandIn(protocol.Provider):
         detailed: dict[str, protocol.PropertyDiff] = {}
         replaces: set[str] = set()
         for path, kind in differences(old, new):
+            if path.startswith("__"):
+                continue
             top = path.split(".")[0].split("[")[0]
             if top in request.ignore_changes:
                 continue
@@ -84,13 +95,10 @@ class StandIn(protocol.Provider):
             if replace:
                 replaces.add(top)
             detailed[path] = protocol.PropertyDiff(_KINDS[kind, replace], input_diff=True)
-        name = self._cloud.autoname(_type(request), schema)
-        # A name given by hand is still taken while the old resource exists.
-        fixed_name = bool(name) and old.get(name.property) == new.get(name.property) if name else False
         return protocol.DiffResponse(
             changes=bool(detailed),
             replaces=sorted(replaces),
-            delete_before_replace=bool(replaces) and fixed_name,
+            delete_before_replace=bool(replaces) and self._blocks_its_successor(schema, old, new),
             diffs=sorted({path.split(".")[0].split("[")[0] for path in detailed}),
             detailed_diff=detailed,
         )
@@ -108,7 +116,7 @@ class StandIn(protocol.Provider):
         self._cloud.refuse(what)
         identity, computed = self._cloud.create(what)
         self._world.put(
-            self._package, Thing(_type(request), identity, self._scope["name"], what.inputs, computed)
+            self._package, Thing(what.type, identity, self._scope["name"], _visible(what.inputs), computed)
         )
         return protocol.CreateResponse(identity, self._outputs(schema, given, computed))
 
@@ -118,13 +126,17 @@ class StandIn(protocol.Provider):
         if thing is None:
             return protocol.ReadResponse("", {}, {})
         state = request.properties or {}
+        kept = request.inputs or state
         # What the world holds wins (that is drift), but a value that did not drift keeps its secrecy.
         inputs = {
-            name: state[name] if name in state and plain(state[name]) == value else property_value(value)
+            name: kept[name] if name in kept and plain(kept[name]) == value else property_value(value)
             for name, value in thing.inputs.items()
         }
+        marks = {name: value for name, value in kept.items() if name == AUTONAMED[self._package]}
         return protocol.ReadResponse(
-            request.resource_id, self._outputs(schema, inputs, dict(thing.outputs)), inputs
+            request.resource_id,
+            self._outputs(schema, {**inputs, **marks}, dict(thing.outputs)),
+            {**inputs, **marks},
         )
 
     async def update(self, request: protocol.UpdateRequest) -> protocol.UpdateResponse:
@@ -141,7 +153,8 @@ class StandIn(protocol.Provider):
         self._cloud.refuse_update(what)
         computed = self._cloud.update(what)
         self._world.put(
-            self._package, Thing(_type(request), request.resource_id, self._scope["name"], what.inputs, computed)
+            self._package,
+            Thing(what.type, request.resource_id, self._scope["name"], _visible(what.inputs), computed),
         )
         return protocol.UpdateResponse(self._outputs(schema, given, computed))
 
@@ -154,15 +167,34 @@ class StandIn(protocol.Provider):
         self._world.remove(self._package, _type(request), self._scope["name"], request.resource_id)
 
     async def invoke(self, request: protocol.InvokeRequest) -> protocol.InvokeResponse:
-        args = {name: plain(value) for name, value in request.args.items()}
-        answer = self._cloud.invoke(request.tok, args, self._scope)
-        if answer is None:
-            raise Refused(f"the sandbox does not answer {request.tok}; docs/sandbox.md lists what it answers")
+        args = {name: plain(value) for name, value in request.args.items() if not _null(value)}
+        token = undated(request.tok)
+        answers = self._cloud.answers.get(token)
+        if answers is None:
+            raise Refused(f"the sandbox does not answer {token}; docs/sandbox.md lists what it answers")
+        problems = list(self._schemas.arguments(token, args))
+        if problems:
+            return protocol.InvokeResponse(None, [protocol.CheckFailure(*problem) for problem in problems])
+        # In a thread, since a first RSA key takes seconds and the engine has other requests meanwhile.
+        answer = await asyncio.to_thread(answers, args, self._scope, self._world)
         return protocol.InvokeResponse({name: property_value(value) for name, value in answer.items()})
+
+    def _mark(self, property: str) -> PropertyValue:
+        if self._package == "azure-native":
+            return PropertyValue(True)
+        return PropertyValue([PropertyValue(property)])
+
+    def _blocks_its_successor(self, schema: Schema, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+        """Whether the old resource must go before the new one can be made, as the real provider decides it."""
+        mark = AUTONAMED[self._package]
+        if self._package == "azure-native":
+            return not old.get(mark)
+        name = self._cloud.autoname(schema.token, schema)
+        return bool(name) and mark not in new and old.get(name.property) == new.get(name.property)
 
     def _at_preview(self, schema: Schema, given: Mapping[str, PropertyValue]) -> dict[str, PropertyValue]:
         """Inputs as they will come back, unknown where the service adds something inside them."""
-        shown = dict(given)
+        shown = _visible(given)
         for name, more in schema.added.items():
             value = given[name].value if name in given else None
             if isinstance(value, Mapping):
@@ -208,7 +240,7 @@ class StandIn(protocol.Provider):
             for name, value in computed.items()
             if name not in given or (value is not None and plain(given[name]) != value)
         }
-        outputs = {**given, **known}
+        outputs = {**_visible(given), **known}
         for name in schema.secret_outputs:
             if name in outputs:
                 outputs[name] = outputs[name].with_secret(True)
@@ -280,7 +312,12 @@ def property_value(value: Any) -> PropertyValue:
 
 def _type(request: Any) -> str:
     """The type token; below a component the URN holds the whole chain of parents."""
-    return request.type.rsplit("$", 1)[-1]
+    return undated(request.type.rsplit("$", 1)[-1])
+
+
+def _visible(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the marks that a provider keeps in the inputs for itself."""
+    return {name: value for name, value in values.items() if not name.startswith("__")}
 
 
 def _null(value: PropertyValue) -> bool:

@@ -11,6 +11,7 @@ import difflib
 import enum
 import importlib
 import importlib.metadata
+import importlib.util
 import inspect
 import json
 import os
@@ -23,8 +24,19 @@ from pathlib import Path
 from typing import Any
 
 SDKS: Mapping[str, str] = {"aws": "pulumi_aws", "azure-native": "pulumi_azure_native", "gcp": "pulumi_gcp"}
-FORMAT = 8
+FORMAT = 10
 CATALOGUE = 40
+# Enumerations that an SDK has from another API under the same name, and what the property takes.
+MISTAKEN: Mapping[str, list[str]] = {
+    # Of scheduled query rules: learn.microsoft.com/azure/templates/microsoft.insights/scheduledqueryrules, 2026-10
+    "pulumi_azure_native.monitor._enums.ConditionOperator": [
+        "Equals",
+        "GreaterThan",
+        "GreaterThanOrEqual",
+        "LessThan",
+        "LessThanOrEqual",
+    ],
+}
 # How the SDKs' documentation says that a property cannot change in place.
 IMMUTABLE = re.compile(r"forces (a )?new resource|changing this (forces|will force)", re.IGNORECASE)
 # The first import format in the documentation of Google's types is the shape of the id.
@@ -145,30 +157,69 @@ class Schemas:
 
     def get(self, token: str) -> Schema | None:
         """The schema of a type token, or None when the SDK has no such type."""
-        token = _undated(token)
+        token = undated(token)
         if token not in self._loaded:
             self._loaded[token] = self._cached(token)
         return self._loaded[token]
 
+    def arguments(self, token: str, args: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """(argument, reason) for everything in the arguments of a function that the SDK's does not take."""
+        path = self._path(token)
+        stored = _read(path)
+        function = Function(**stored) if stored is not None else extract_function(self._package, token)
+        if function is None:
+            yield "", f"{token} is not a function of {SDKS[self._package]} {version(self._package)}"
+            return
+        if stored is None:
+            _write(path, asdict(function))
+        for name in args:
+            if name not in function.arguments:
+                close = difflib.get_close_matches(name, function.arguments, n=1)
+                yield name, f"is not an argument of {token}" + (f"; did you mean {close[0]}?" if close else "")
+        for name in function.required:
+            if name not in args:
+                yield name, f"is required by {token}"
+
+    def _path(self, token: str) -> Path:
+        return self._directory / f"{re.sub(r'[^A-Za-z0-9]+', '-', token)}.json"
+
     def _cached(self, token: str) -> Schema | None:
-        path = self._directory / f"{re.sub(r'[^A-Za-z0-9]+', '-', token)}.json"
-        try:
-            return Schema(**json.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            pass
+        path = self._path(token)
+        stored = _read(path)
+        if stored is not None:
+            return Schema(**stored)
         schema = extract(self._package, token)
         if schema is not None:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            # Several provider processes may write the same type at once; a rename keeps each file whole.
-            draft = path.with_suffix(f".{os.getpid()}")
-            draft.write_text(json.dumps(asdict(schema)), encoding="utf-8")
-            draft.replace(path)
+            _write(path, asdict(schema))
         return schema
 
 
-def _undated(token: str) -> str:
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Several provider processes may write the same type at once; a rename keeps each file whole.
+    draft = path.with_suffix(f".{os.getpid()}")
+    draft.write_text(json.dumps(content), encoding="utf-8")
+    draft.replace(path)
+
+
+def undated(token: str) -> str:
     """azure-native:compute/v20251101:VirtualMachine is the same type as azure-native:compute:VirtualMachine."""
     return re.sub(r"^(azure-native:\w+)/v\d{8}\w*:", r"\1:", token)
+
+
+@dataclass(frozen=True)
+class Function:
+    """Arguments of a function (`aws:kms/getPublicKey:getPublicKey`), by wire name."""
+
+    arguments: list[str]
+    required: list[str]
 
 
 @cache
@@ -211,6 +262,27 @@ def extract(package: str, token: str) -> Schema | None:
         id_format=_id_format(resource),
         added=_added(resource, inputs, types),
     )
+
+
+def extract_function(package: str, token: str) -> Function | None:
+    """Reads a function's arguments from the SDK's source, without importing it."""
+    spec = importlib.util.find_spec(SDKS[package])
+    assert spec is not None
+    assert spec.origin is not None
+    module = token.split(":")[1].split("/")[0]
+    directory = Path(spec.origin).parent / ("" if module == "index" else module)
+    for path in sorted([*directory.glob("get_*.py"), *directory.glob("list_*.py")]):
+        source = path.read_text(encoding="utf-8")
+        if f"'{token}'" in source:
+            break
+    else:
+        return None
+    # The variant for outputs says what may be left out: `Input[Optional[Optional[...]]]`, where a required
+    # argument has one Optional.
+    signature = source[source.index("_output(") :]
+    wire = {python: name for name, python in re.findall(r"__args__\['(\w+)'\] = (\w+)", signature)}
+    required = re.findall(r"[(\s](\w+): pulumi\.Input\[Optional\[(?!Optional\[)", signature)
+    return Function(sorted(wire.values()), [wire[python] for python in required if python in wire])
 
 
 def _added(
@@ -292,7 +364,8 @@ def _kind(annotation: Any, types: dict[str, Mapping[str, Any]]) -> Type:
         return {"list": inner} if origin is list else {"map": inner}
     if isinstance(annotation, type):
         if issubclass(annotation, enum.Enum):
-            return {"enum": [member.value for member in annotation]}
+            mistaken = MISTAKEN.get(f"{annotation.__module__}.{annotation.__name__}")
+            return {"enum": mistaken or [member.value for member in annotation]}
         if hasattr(annotation, "_pulumi_input_type"):
             name = annotation.__name__
             if name not in types:

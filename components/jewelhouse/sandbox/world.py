@@ -6,11 +6,13 @@ One SQLite file, since several provider processes run at once and the next run m
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fcntl import LOCK_EX, flock
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 
 @dataclass(frozen=True)
 class Thing:
-    """One existing resource; `scope` is the account, subscription or project (with region on AWS)."""
+    """One existing resource; `scope` is the account and region, the subscription or the project."""
 
     type: str
     id: str
@@ -91,6 +93,33 @@ class World:
             ).fetchall()
         return [_thing(row) for row in rows]
 
+    def find(self, package: str, identity: str, kind: str = "") -> Thing | None:
+        """A resource by its id in any account, subscription or project; ids compare without case, as in ARM."""
+        with self._open() as db:
+            row = db.execute(
+                "SELECT type, id, scope, inputs, outputs FROM resources "
+                "WHERE package = ? AND lower(id) = lower(?) AND (? = '' OR type = ?)",
+                (package, identity, kind, kind),
+            ).fetchone()
+        return _thing(row) if row else None
+
+    def users(self, package: str, identity: str) -> list[Thing]:
+        """Resources whose inputs name an id."""
+        with self._open() as db:
+            rows = db.execute(
+                "SELECT type, id, scope, inputs, outputs FROM resources WHERE package = ? AND instr(inputs, ?)",
+                (package, json.dumps(identity)),
+            ).fetchall()
+        return [_thing(row) for row in rows]
+
+    def remove_below(self, package: str, identity: str) -> None:
+        """Removes everything whose path begins with an id: what goes with a resource group."""
+        with self._open() as db:
+            db.execute(
+                "DELETE FROM resources WHERE package = ? AND lower(id) LIKE ? ESCAPE '!'",
+                (package, re.sub(r"([!%_])", r"!\1", identity.lower()) + "/%"),
+            )
+
     def take(self, space: str, name: str, holder: str) -> bool:
         """Holds a name in a name space; False when somebody else has it, or it is still soft-deleted."""
         with self._open() as db:
@@ -134,16 +163,24 @@ class World:
         return count
 
     def fails(self, kind: str, name: str) -> str | None:
-        """The error that a test asked for (`fail.json`: type, name, times, message), counted down."""
+        """The error that a test asked for in `fail.json`, counted down; None when this creation goes through.
+
+        `{"type": "aws:s3/bucket:Bucket", "name": ".*-store", "times": 2, "message": "..."}`: `name` is a regular
+        expression over the resource's whole name (default: any), `message` defaults to a throttled request.
+        """
         path = self.directory / "fail.json"
         if not path.is_file():
             return None
-        wish = json.loads(path.read_text(encoding="utf-8"))
-        if wish["type"] != kind or wish.get("name", name) != name or wish["times"] < 1:
-            return None
-        wish["times"] -= 1
-        path.write_text(json.dumps(wish), encoding="utf-8")
-        return wish.get("message", "InternalError: the service is unavailable, try again")
+        with path.open("r+", encoding="utf-8") as file:
+            flock(file, LOCK_EX)
+            wish = json.load(file)
+            if wish["type"] != kind or not re.fullmatch(wish.get("name", ".*"), name) or wish["times"] < 1:
+                return None
+            wish["times"] -= 1
+            file.seek(0)
+            file.truncate()
+            json.dump(wish, file)
+        return wish.get("message", "ThrottlingException: Rate exceeded")
 
 
 def _thing(row: tuple[str, str, str, str, str]) -> Thing:

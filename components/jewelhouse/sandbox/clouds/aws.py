@@ -1,16 +1,14 @@
-"""The stand-in AWS: ids, ARNs, and what AWS refuses. Words follow the service's own errors where known."""
+"""The stand-in AWS: ids, ARNs, names, default outputs; `aws_refusals` and `aws_answers` say the rest."""
 
 from __future__ import annotations
 
-import base64
-import json
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jewelhouse.hardware import aws as hardware
 from jewelhouse.sandbox.clouds import limits
-from jewelhouse.sandbox.clouds.common import Autoname, Cloud, Name, Request, digits, fresh, public_key
+from jewelhouse.sandbox.clouds.aws_answers import ANSWERS
+from jewelhouse.sandbox.clouds.aws_refusals import DELETE_RULES, NOT_FOUND, RULES
+from jewelhouse.sandbox.clouds.common import Autoname, Cloud, Name, Request, digits, fresh, strings
 from jewelhouse.sandbox.schema import Schema
 from jewelhouse.sandbox.world import World
 
@@ -81,7 +79,8 @@ class Aws(Cloud):
         for arn in roles:
             # A role that somebody deploys with exists before anything is deployed.
             self.world.take("iam", arn, "beforehand")
-        return {"name": account, "account": account, "region": region}
+        caller = roles[-1] if roles else ""
+        return {"name": f"{account} {region}", "account": account, "region": region, "caller": caller}
 
     def autoname(self, kind: str, schema: Schema) -> Autoname | None:
         if kind == "aws:s3/bucket:Bucket":
@@ -124,49 +123,21 @@ class Aws(Cloud):
         identity, computed = super().create(what)
         if what.type == "aws:iam/role:Role":
             self.world.take("iam", _arn(what, identity), identity)
+        for value in self._made(what, identity, computed):
+            self.world.take("ids", value, identity)
         return identity, computed
 
     def delete(self, what: Request) -> None:
         super().delete(what)
         if what.type == "aws:iam/role:Role":
             self.world.give_back("iam", _arn(what, what.id))
+        for value in self._made(what, what.id, what.previous.outputs if what.previous else {}):
+            self.world.give_back("ids", value)
 
-    def invoke(self, token: str, args: Mapping[str, Any], scope: Mapping[str, str]) -> Mapping[str, Any] | None:
-        region = str(args.get("region") or scope["region"])
-        if token == "aws:kms/getPublicKey:getPublicKey":
-            key = str(args["keyId"]).rsplit("/", 1)[-1]
-            pem = public_key(self.world, key)
-            body = "".join(line for line in pem.splitlines() if "-----" not in line)
-            return {
-                **args,
-                "id": key,
-                "arn": f"arn:aws:kms:{region}:{scope['account']}:key/{key}",
-                "customerMasterKeySpec": "RSA_4096",
-                "encryptionAlgorithms": ["RSAES_OAEP_SHA_1", "RSAES_OAEP_SHA_256"],
-                "keyUsage": "ENCRYPT_DECRYPT",
-                "publicKey": body,
-                "publicKeyPem": pem,
-                "region": region,
-            }
-        if token == "aws:index/getCallerIdentity:getCallerIdentity":
-            account = scope["account"]
-            arn = f"arn:aws:sts::{account}:assumed-role/jewelhouse-deployer/sandbox"
-            return {"accountId": account, "arn": arn, "id": account, "userId": "AROASANDBOX:sandbox"}
-        if token == "aws:index/getRegion:getRegion":
-            return {"name": region, "region": region, "id": region, "description": region, "endpoint": ""}
-        if token == "aws:index/getPartition:getPartition":
-            suffix = "amazonaws.com"
-            return {"partition": "aws", "dnsSuffix": suffix, "id": "aws", "reverseDnsPrefix": "com.amazonaws"}
-        if token == "aws:index/getAvailabilityZones:getAvailabilityZones":
-            zones = [f"{region}{letter}" for letter in "abc"]
-            ids = [f"{region[:2]}c1-az{number}" for number in (1, 2, 3)]
-            return {**args, "id": region, "names": zones, "zoneIds": ids, "groupNames": [region], "region": region}
-        if token == "aws:ec2/getAmi:getAmi":
-            image = f"ami-{digits(region, json.dumps(args, sort_keys=True))}"
-            return {**args, "id": image, "imageId": image, "architecture": "x86_64", "bootMode": "uefi-preferred"}
-        if token == "aws:ssm/getParameter:getParameter":
-            return {**args, "id": args["name"], "value": f"ami-{digits(region, str(args['name']))}", "type": "String"}
-        return None
+    def _made(self, what: Request, identity: str, outputs: Mapping[str, Any]) -> list[str]:
+        """Ids that come and go with a resource: its own, and those of the defaults that a VPC brings."""
+        brought = strings(dict(outputs)) if what.type == "aws:ec2/vpc:Vpc" else ()
+        return [value for value in (identity, *brought) if value.split("-")[0] in NOT_FOUND]
 
 
 def _arn(what: Request, identity: str) -> str:
@@ -187,75 +158,6 @@ def _uuid(hexadecimal: str) -> str:
     return "-".join(
         (hexadecimal[:8], hexadecimal[8:12], hexadecimal[12:16], hexadecimal[16:20], hexadecimal[20:32])
     )
-
-
-def key_policy(what: Request, world: World) -> Iterator[str]:
-    """What CreateKey and PutKeyPolicy check: JSON, principals that exist, and that somebody may change it."""
-    text = what.inputs.get("policy")
-    if text is None:
-        return
-    try:
-        document = json.loads(text)
-        statements = document["Statement"]
-    except (ValueError, KeyError, TypeError):
-        yield "MalformedPolicyDocumentException: the policy is not a JSON document with statements"
-        return
-    account = what.scope["account"]
-    editors = False
-    for statement in statements if isinstance(statements, list) else [statements]:
-        if "Action" not in statement and "NotAction" not in statement:
-            yield f"MalformedPolicyDocumentException: statement {statement.get('Sid')} has no action"
-        if "Resource" not in statement:
-            yield f"MalformedPolicyDocumentException: statement {statement.get('Sid')} has no resource"
-        principal = statement.get("Principal", {})
-        named = principal.get("AWS", []) if isinstance(principal, dict) else principal
-        for arn in [named] if isinstance(named, str) else named:
-            role = re.fullmatch(r"arn:aws[a-z-]*:iam::\d{12}:role/.+", arn)
-            if role and world.holder("iam", arn) is None:
-                yield (
-                    "MalformedPolicyDocumentException: Policy contains a statement with one or more invalid "
-                    f"principals: {arn}"
-                )
-        actions = statement.get("Action", [])
-        for action in [actions] if isinstance(actions, str) else actions:
-            editors |= statement["Effect"] == "Allow" and action in ("kms:PutKeyPolicy", "kms:Put*", "kms:*", "*")
-    if not editors and what.inputs.get("bypassPolicyLockoutSafetyCheck") is not True:
-        yield (
-            "MalformedPolicyDocumentException: The new key policy will not allow you to update the key policy "
-            f"in the future. (account {account})"
-        )
-
-
-def policy_document(what: Request, world: World) -> Iterator[str]:
-    for name in ("policy", "assumeRolePolicy"):
-        text = what.inputs.get(name)
-        if isinstance(text, str):
-            try:
-                json.loads(text)
-            except ValueError as error:
-                yield f"MalformedPolicyDocument: {name} is not JSON: {error}"
-
-
-def launch(what: Request, world: World) -> Iterator[str]:
-    """Combinations that RunInstances and CreateLaunchTemplate refuse."""
-    kind = what.inputs.get("instanceType")
-    enclave = what.get("enclaveOptions.enabled") in (True, "true")
-    snp = what.get("cpuOptions.amdSevSnp") == "enabled"
-    hibernates = what.inputs.get("hibernation") is True or what.get("hibernationOptions.configured") is True
-    if enclave and isinstance(kind, str) and hardware.enclave_problem(kind):
-        yield f"InvalidParameterCombination: {hardware.enclave_problem(kind)}"
-    if enclave and hibernates:
-        yield "UnsupportedHibernationConfiguration: Nitro Enclaves and hibernation cannot both be enabled"
-    if enclave and snp:
-        yield "InvalidParameterCombination: AMD SEV-SNP is not supported with Nitro Enclaves"
-    if snp and isinstance(kind, str) and not hardware.supports_snp(kind):
-        yield f"InvalidParameterCombination: AMD SEV-SNP is not supported on {kind}"
-    user_data = what.inputs.get("userData")
-    if what.type == "aws:ec2/launchTemplate:LaunchTemplate" and isinstance(user_data, str):
-        try:
-            base64.b64decode(user_data, validate=True)
-        except ValueError:
-            yield "InvalidUserData.Malformed: Invalid BASE64 encoding of user data."
 
 
 def versioned(what: Request, world: World) -> Mapping[str, Any]:
@@ -285,15 +187,9 @@ class _Tables(Aws):
             "ResourceAlreadyExistsException: The specified log group {name} already exists",
         ),
     }
-    rules = {
-        "aws:kms/key:Key": (key_policy,),
-        "aws:iam/role:Role": (policy_document,),
-        "aws:iam/rolePolicy:RolePolicy": (policy_document,),
-        "aws:s3/bucketPolicy:BucketPolicy": (policy_document,),
-        "aws:ec2/vpcEndpoint:VpcEndpoint": (policy_document,),
-        "aws:ec2/instance:Instance": (launch,),
-        "aws:ec2/launchTemplate:LaunchTemplate": (launch,),
-    }
+    rules = RULES
+    delete_rules = DELETE_RULES
+    answers = ANSWERS
     fixed = {
         "aws:kms/key:Key": frozenset({"customerMasterKeySpec", "keyUsage", "multiRegion", "region"}),
         "aws:kms/alias:Alias": frozenset({"name"}),
@@ -315,10 +211,10 @@ class _Tables(Aws):
         "aws:kms/key:Key": lambda what, world: {"isEnabled": True, "enableKeyRotation": False},
         "aws:ec2/launchTemplate:LaunchTemplate": versioned,
         "aws:ec2/vpc:Vpc": lambda what, world: {
-            "defaultSecurityGroupId": f"sg-{digits(what.scope['name'], what.name)}",
-            "mainRouteTableId": f"rtb-{digits(what.scope['name'], what.name)}",
-            "defaultNetworkAclId": f"acl-{digits(what.scope['name'], what.name)}",
-            "defaultRouteTableId": f"rtb-{digits(what.scope['name'], what.name)}",
+            "defaultSecurityGroupId": f"sg-{digits(what.id)}",
+            "mainRouteTableId": f"rtb-{digits(what.id)}",
+            "defaultNetworkAclId": f"acl-{digits(what.id)}",
+            "defaultRouteTableId": f"rtb-{digits(what.id)}",
         },
         "aws:ec2/vpcEndpoint:VpcEndpoint": lambda what, world: {
             "prefixListId": f"pl-{digits(what.scope['region'], length=8)}",

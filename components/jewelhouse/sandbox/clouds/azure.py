@@ -1,18 +1,18 @@
-"""The stand-in Azure: resource ids, autonaming, and what Azure Resource Manager refuses."""
+"""The stand-in Azure: ids, names, default outputs; `azure_refusals` and `azure_answers` say the rest."""
 
 from __future__ import annotations
 
-import base64
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from jewelhouse.hardware import azure as hardware
-from jewelhouse.sandbox.clouds.common import DAY, Autoname, Cloud, Name, Request, digits
+from jewelhouse.sandbox.clouds.azure_answers import ANSWERS
+from jewelhouse.sandbox.clouds.azure_refusals import COMMON, CREATE_ONLY, DELETE_RULES, RULES
+from jewelhouse.sandbox.clouds.common import DAY, Autoname, Cloud, Name, Request, digits, guid
 from jewelhouse.sandbox.schema import Schema
 from jewelhouse.sandbox.world import World
 
+GROUP_TYPE = "azure-native:resources:ResourceGroup"
 GROUP = "/subscriptions/{subscription}/resourceGroups/{resourceGroupName}"
 # ARM path of a type below its resource group, or from the root where it begins with a slash or a scope.
 # Paths: learn.microsoft.com/azure/templates, 2026-10.
@@ -117,119 +117,26 @@ class Azure(Cloud):
         if None in ids:
             return {"identity": None}
         found = {
-            one: {"clientId": _guid("client", *_place(one)), "principalId": _guid("principal", *_place(one))}
+            one: {"clientId": guid("client", *_place(one)), "principalId": guid("principal", *_place(one))}
             for one in ids
         }
         return {"identity": {**identity, "userAssignedIdentities": found}}
 
-    def invoke(self, token: str, args: Mapping[str, Any], scope: Mapping[str, str]) -> Mapping[str, Any] | None:
-        if token == "azure-native:authorization:getClientConfig":
-            return {
-                "clientId": _guid("client", scope["name"]),
-                "objectId": _guid("object", scope["name"]),
-                "subscriptionId": scope["subscription"],
-                "tenantId": scope["tenant"],
-            }
-        return None
+    def existing(self, what: Request, identity: str) -> str | None:
+        # provider/pkg/provider/provider.go in pulumi/pulumi-azure-native: customCreate, defaultCreate.
+        found = self.world.find("azure-native", identity, what.type)
+        return f"cannot create already existing resource '{found.id}'" if found else None
+
+    def delete(self, what: Request) -> None:
+        super().delete(what)
+        if what.type == GROUP_TYPE:
+            self.world.remove_below("azure-native", what.id)
 
 
 def _place(identity: str) -> tuple[str, str]:
     """Subscription and name in the id of a user-assigned identity."""
     parts = identity.split("/")
     return parts[2], parts[-1]
-
-
-def _guid(*parts: str) -> str:
-    text = digits(*parts, length=32)
-    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-8{text[17:20]}-{text[20:32]}"
-
-
-def vault(what: Request, world: World) -> Iterator[str]:
-    if what.get("properties.enablePurgeProtection") is False:
-        yield (
-            'BadRequest: The property "enablePurgeProtection" cannot be set to false. '
-            "Enabling the purge protection for a vault is an irreversible action."
-        )
-    days = what.get("properties.softDeleteRetentionInDays")
-    if isinstance(days, int) and not 7 <= days <= 90:
-        yield f"BadRequest: softDeleteRetentionInDays must be 7 to 90, found {days}"
-
-
-def key(what: Request, world: World) -> Iterator[str]:
-    """Key Vault's rules for released keys: learn.microsoft.com/azure/key-vault/keys/policy-grammar."""
-    kty = what.get("properties.kty")
-    exportable = what.get("properties.attributes.exportable") is True
-    policy = what.get("properties.releasePolicy")
-    name = what.inputs.get("vaultName")
-    vaults = [
-        thing for thing in world.all("azure-native", "azure-native:keyvault:Vault") if thing.inputs.get("vaultName") == name
-    ]
-    skus = {str(thing.inputs.get("properties", {}).get("sku", {}).get("name")).lower() for thing in vaults}
-    if not vaults:
-        yield f"ResourceNotFound: The Resource 'Microsoft.KeyVault/vaults/{name}' was not found."
-    if kty in ("RSA-HSM", "EC-HSM") and skus == {"standard"}:
-        yield "BadParameter: HSM-protected keys need a vault of SKU premium"
-    if exportable and not policy:
-        yield "BadParameter: AKV.SKR.1010: an exportable key must have a release policy"
-    if policy and not exportable:
-        yield "BadParameter: a release policy needs an exportable key"
-    if exportable and kty not in ("RSA-HSM", "EC-HSM", "oct-HSM"):
-        yield "BadParameter: an exportable key must be HSM-protected"
-    if policy and isinstance(policy.get("data"), str):
-        yield from release_policy(policy["data"])
-
-
-def release_policy(data: str) -> Iterator[str]:
-    try:
-        document = json.loads(base64.urlsafe_b64decode(data + "=" * (-len(data) % 4)))
-    except (ValueError, UnicodeDecodeError):
-        yield "BadParameter: the release policy is not base64url of JSON"
-        return
-    if document.get("version") != "1.0.0" or not isinstance(document.get("anyOf"), list):
-        yield "BadParameter: the release policy needs version 1.0.0 and a root anyOf"
-        return
-    for index, authority in enumerate(document["anyOf"]):
-        if "authority" not in authority or ("allOf" in authority) == ("anyOf" in authority):
-            yield f"BadParameter: anyOf[{index}] needs an authority and either allOf or anyOf"
-
-
-def confidential_vm(what: Request, world: World) -> Iterator[str]:
-    """The combinations of learn.microsoft.com/azure/confidential-computing that Compute refuses."""
-    kind = what.get("securityProfile.securityType")
-    encryption = what.get("storageProfile.osDisk.managedDisk.securityProfile.securityEncryptionType")
-    size = what.get("hardwareProfile.vmSize")
-    disk_set = what.get("storageProfile.osDisk.managedDisk.securityProfile.diskEncryptionSet.id")
-    if kind != "ConfidentialVM":
-        if encryption:
-            yield "BadRequest: 'managedDisk.securityProfile' can only be set for Confidential VMs"
-        return
-    if isinstance(size, str) and hardware.tee_of(size) is None:
-        yield (
-            f"BadRequest: The VM size '{size}' is not supported for creation of VMs and Virtual Machine Scale "
-            "Set with 'ConfidentialVM' security type."
-        )
-    if not encryption:
-        yield (
-            "BadRequest: Required parameter for Confidential VMs 'managedDisk.securityProfile."
-            "securityEncryptionType' is missing (null)"
-        )
-    if what.get("securityProfile.uefiSettings.vTpmEnabled") is not True:
-        yield "BadRequest: vTPM must be enabled for Confidential VMs"
-    if encryption == "DiskWithVMGuestState":
-        if what.get("securityProfile.uefiSettings.secureBootEnabled") is not True:
-            yield "BadRequest: Secure Boot must be enabled with DiskWithVMGuestState"
-        if what.get("securityProfile.encryptionAtHost") is True:
-            yield "BadRequest: encryptionAtHost cannot be used with DiskWithVMGuestState"
-    elif disk_set:
-        yield "BadRequest: a disk encryption set needs securityEncryptionType DiskWithVMGuestState"
-
-
-def container_group(what: Request, world: World) -> Iterator[str]:
-    if what.inputs.get("sku") == "Confidential" and not what.get("confidentialComputeProperties.ccePolicy"):
-        # Container Instances would make an allow-all policy up.
-        yield "BadRequest: a confidential container group without ccePolicy admits any container"
-    if what.get("ipAddress.type") == "Public" and what.inputs.get("subnetIds"):
-        yield "BadRequest: PrivateNetworkNotSupported: a group in a subnet cannot have a public IP address"
 
 
 class _Tables(Azure):
@@ -256,17 +163,13 @@ class _Tables(Azure):
             "roles {scope}", "{roleAssignmentName}", "RoleAssignmentExists: The role assignment already exists."
         ),
     }
-    rules = {
-        "azure-native:keyvault:Vault": (vault,),
-        "azure-native:keyvault:Key": (key,),
-        "azure-native:compute:VirtualMachine": (confidential_vm,),
-        "azure-native:containerinstance:ContainerGroup": (container_group,),
-    }
-    create_only = {
-        "azure-native:keyvault:Key": (
-            "BadRequest: This API can only be used for creating the first version of a new key."
-        )
-    }
+    rules = RULES
+    common_rules = COMMON
+    root = GROUP_TYPE
+    named_by_inputs = True
+    delete_rules = DELETE_RULES
+    create_only = CREATE_ONLY
+    answers = ANSWERS
     fixed = {
         "azure-native:keyvault:Key": frozenset({"keyName", "vaultName", "resourceGroupName"}),
         "azure-native:keyvault:Vault": frozenset({"vaultName", "resourceGroupName", "location"}),
@@ -316,19 +219,19 @@ class _Tables(Azure):
             }
         },
         "azure-native:managedidentity:UserAssignedIdentity": lambda what, world: {
-            "principalId": _guid("principal", what.scope["name"], what.inputs["resourceName"]),
-            "clientId": _guid("client", what.scope["name"], what.inputs["resourceName"]),
+            "principalId": guid("principal", what.scope["name"], what.inputs["resourceName"]),
+            "clientId": guid("client", what.scope["name"], what.inputs["resourceName"]),
             "tenantId": what.scope["tenant"],
         },
         "azure-native:compute:DiskEncryptionSet": lambda what, world: {
             "identity": {
                 **what.inputs.get("identity", {}),
-                "principalId": _guid("set", what.scope["name"], what.inputs["diskEncryptionSetName"]),
+                "principalId": guid("set", what.scope["name"], what.inputs["diskEncryptionSetName"]),
                 "tenantId": what.scope["tenant"],
             }
         },
         "azure-native:compute:VirtualMachine": lambda what, world: {
-            "vmId": _guid("vm", what.scope["name"], what.inputs["vmName"])
+            "vmId": guid("vm", what.scope["name"], what.inputs["vmName"])
         },
         "azure-native:network:NetworkInterface": lambda what, world: {
             "ipConfigurations": [
@@ -341,7 +244,7 @@ class _Tables(Azure):
             "instanceView": {"state": "Running", "events": []},
         },
         "azure-native:operationalinsights:Workspace": lambda what, world: {
-            "customerId": _guid("workspace", what.scope["name"], what.inputs["workspaceName"])
+            "customerId": guid("workspace", what.scope["name"], what.inputs["workspaceName"])
         },
         "azure-native:attestation:AttestationProvider": lambda what, world: {
             "attestUri": f"https://{what.inputs['providerName']}.weu.attest.azure.net"

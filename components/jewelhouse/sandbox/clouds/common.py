@@ -8,7 +8,7 @@ import os
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jewelhouse.sandbox.schema import Schema
@@ -65,6 +65,8 @@ class Request:
 
 Rule = Callable[[Request, World], Iterator[str]]
 Make = Callable[[Request, World], Mapping[str, Any]]
+# What a function (`aws.kms.get_public_key`) answers to its arguments, asked in an account.
+Answer = Callable[[Mapping[str, Any], Mapping[str, str], World], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,11 @@ class Cloud:
     outputs: Mapping[str, Make] = {}
     fixed: Mapping[str, frozenset[str]] = {}
     create_only: Mapping[str, str] = {}
+    # Rules for every type but the one that holds all others; ids that follow from the inputs are known to them.
+    common_rules: Sequence[Rule] = ()
+    root = ""
+    named_by_inputs = False
+    answers: Mapping[str, Answer] = {}
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -105,9 +112,6 @@ class Cloud:
     def defaults(self, what: Request, identity: str) -> Mapping[str, Any]:
         raise NotImplementedError
 
-    def invoke(self, token: str, args: Mapping[str, Any], scope: Mapping[str, str]) -> Mapping[str, Any] | None:
-        raise NotImplementedError
-
     def reshaped(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         """Inputs that the service gives back in another shape; None where that is not known yet."""
         return {}
@@ -115,17 +119,23 @@ class Cloud:
     def limits(self, kind: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield from ()
 
+    def existing(self, what: Request, identity: str) -> str | None:
+        """Why a resource cannot be made under an id that one of its type already has; None where it can."""
+        return None
+
     def immutable(self, kind: str) -> frozenset[str]:
         return self.fixed.get(kind, frozenset())
 
     def refuse(self, what: Request) -> None:
         """Raises Refused with everything that the cloud has against creating a resource."""
-        problems = [problem for rule in self.rules.get(what.type, ()) for problem in rule(what, self.world)]
+        what = replace(what, id=self.identity(what)) if self.named_by_inputs else what
+        rules = (*self.rules.get(what.type, ()), *(self.common_rules if what.type != self.root else ()))
+        problems = [problem for rule in rules for problem in rule(what, self.world)]
         if problems:
             raise Refused(f"creating {what.type} {what.name}: " + "; ".join(problems))
         rule = self.names.get(what.type)
         if rule:
-            space, name = self._name(rule, what)
+            space, name = self.named(rule, what)
             held = self.world.holder(space, name)
             if held is not None:
                 words = rule.soft_deleted if held[1] and rule.soft_deleted else rule.taken
@@ -133,14 +143,19 @@ class Cloud:
 
     def create(self, what: Request) -> tuple[str, Mapping[str, Any]]:
         identity = self.identity(what)
+        taken = self.existing(what, identity)
+        if taken:
+            raise Refused(f"creating {what.type} {what.name}: {taken}")
         rule = self.names.get(what.type)
         if rule:
-            space, name = self._name(rule, what)
+            space, name = self.named(rule, what)
             if not self.world.take(space, name, identity):
                 raise Refused(f"creating {what.type} {what.name}: {rule.taken.format(name=name)}")
-        return identity, self._computed(what, identity)
+        return identity, self._computed(replace(what, id=identity), identity)
 
     def refuse_update(self, what: Request) -> None:
+        if what.previous is None:
+            raise Refused(f"updating {what.type} {what.name}: {what.id} was not found; refresh the stack")
         if what.type in self.create_only:
             raise Refused(f"updating {what.type} {what.name}: {self.create_only[what.type]}")
         rules = (*self.rules.get(what.type, ()), *self.update_rules.get(what.type, ()))
@@ -157,7 +172,7 @@ class Cloud:
             raise Refused(f"deleting {what.type} {what.name}: " + "; ".join(problems))
         rule = self.names.get(what.type)
         if rule and rule.held != float("inf"):
-            space, name = self._name(rule, what)
+            space, name = self.named(rule, what)
             self.world.give_back(space, name, after=rule.held)
 
     def _computed(self, what: Request, identity: str) -> Mapping[str, Any]:
@@ -169,7 +184,7 @@ class Cloud:
         }
         return {name: value for name, value in values.items() if name in what.schema.outputs}
 
-    def _name(self, rule: Name, what: Request) -> tuple[str, str]:
+    def named(self, rule: Name, what: Request) -> tuple[str, str]:
         values = {**what.scope, **{key: value for key, value in what.inputs.items() if isinstance(value, str)}}
         return rule.space.format_map(_Lenient(values)), rule.name.format_map(_Lenient(values))
 
@@ -189,23 +204,34 @@ def fresh(what: Request, length: int = 17) -> str:
     return digits(what.type, what.name, what.scope["name"], str(random.SystemRandom().getrandbits(64)), length=length)
 
 
-def public_key(world: World, identity: str) -> str:
-    """PEM of a real RSA-4096 public key that belongs to a stand-in key for good; no two keys share one.
+def guid(*parts: str) -> str:
+    """A GUID (version 4) that is the same for the same parts."""
+    text = digits(*parts, length=32)
+    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-8{text[17:20]}-{text[20:32]}"
 
-    Its private half is dropped at once: the sandbox shows who could open what, and opens nothing. Keys take
-    seconds to make, so the cache keeps them for the next world.
+
+def strings(value: Any) -> Iterator[str]:
+    """Every string inside plain data."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from strings(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from strings(item)
+
+
+def public_key(world: World, identity: str, bits: int = 4096) -> str:
+    """PEM of a real RSA public key that belongs to a stand-in key for good.
+
+    Its private half is dropped at once: the sandbox shows who could open what, and opens nothing.
     """
     from cryptography.hazmat.primitives.asymmetric import rsa
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-    path = world.cache / "public-keys" / f"{world.number('public key', identity)}.pem"
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        key = rsa.generate_private_key(public_exponent=65537, key_size=4096).public_key()
-        draft = path.with_suffix(f".{os.getpid()}")
-        draft.write_bytes(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
-        # Whoever was first wins: a key that somebody has seen does not change.
-        with contextlib.suppress(FileExistsError):
-            os.link(draft, path)
-        draft.unlink()
-    return path.read_text(encoding="ascii")
+    def make() -> str:
+        key = rsa.generate_private_key(public_exponent=65537, key_size=bits)
+        return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+    return world.remember(f"public key {identity}", make)

@@ -1,0 +1,104 @@
+"""Prints `name value bound` for each measurement; exit 1 when a value is over its bound.
+
+Every value is a ratio of two things measured in this run, one after the other in turns, by their medians.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks import flatten
+from jewelhouse.sandbox import install
+from jewelhouse.sandbox.engine import Engine
+from jewelhouse.sandbox.paths import Paths
+
+PROJECT = Path(__file__).parents[1]
+STACK = "prod-aws"
+ROUNDS = 5
+
+
+def measure(kind: str, value: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.program", kind, value],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        sys.exit(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def programs(flat: Path) -> dict[str, tuple[float, float]]:
+    ours, theirs = [], []
+    for _ in range(ROUNDS):
+        ours.append(measure("kit", STACK))
+        theirs.append(measure("flat", str(flat)))
+    assert ours[0]["resources"] == theirs[0]["resources"], "the flat program must register the same resources"
+
+    def ratio(value: str) -> float:
+        return statistics.median(one[value] for one in ours) / statistics.median(one[value] for one in theirs)
+
+    unused = sum(count for sdk, count in ours[0]["sdk_modules"].items() if sdk != "pulumi_aws")
+    return {
+        # The number of resources is the same, so the ratio of times is the ratio per resource.
+        "program/time-per-resource-vs-flat": (ratio("seconds"), 1.2),
+        "program/peak-memory-vs-flat": (ratio("peak"), 1.1),
+        "import/only-used-clouds": (float(unused), 0),
+    }
+
+
+def growth() -> dict[str, tuple[float, float]]:
+    small, large = [], []
+    for _ in range(ROUNDS):
+        small.append(measure("chain", "10")["deploy"])
+        large.append(measure("chain", "100")["deploy"])
+    return {"program/growth-100-vs-10": (statistics.median(large) / statistics.median(small), 11)}
+
+
+def previews(flat: Path, directory: Path) -> dict[str, tuple[float, float]]:
+    paths = Paths.of(PROJECT)
+    cli = install.prepare(paths)
+    kit = Engine(PROJECT, directory / "kit", cli=cli)
+    project = directory / "flat-project"
+    (project / "stacks").mkdir(parents=True)
+    (project / "Pulumi.yaml").write_text(
+        "name: jewelhouse-flat\nruntime: {name: python, options: {toolchain: pip}}\nstackConfigDir: stacks\n"
+    )
+    (project / "stacks" / f"Pulumi.{STACK}.yaml").write_text('config: {"jewelhouse:lifecycle": {}}\n')
+    (project / "__main__.py").write_text(flat.read_text())
+    plain = Engine(project, directory / "flat-sandbox", cli=cli)
+    times: dict[str, list[float]] = {"kit": [], "flat": []}
+    for engine in (kit, plain):
+        install.install_plugins(cli, engine.paths)
+        engine.preview(STACK)
+    for _ in range(ROUNDS):
+        for name, engine in (("kit", kit), ("flat", plain)):
+            began = time.perf_counter()
+            engine.preview(STACK)
+            times[name].append(time.perf_counter() - began)
+    return {"preview/wall-vs-flat": (statistics.median(times["kit"]) / statistics.median(times["flat"]), 1.15)}
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = Path(temporary)
+        flat = directory / "flat.py"
+        flatten.write(flatten.recorded(STACK), flat)
+        found = {**previews(flat, directory), **programs(flat), **growth()}
+    over = False
+    for name, (value, bound) in found.items():
+        print(f"{name} {value:.3f} {bound}", flush=True)
+        over |= value > bound
+    sys.exit(1 if over else 0)
+
+
+if __name__ == "__main__":
+    main()
