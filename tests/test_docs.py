@@ -286,6 +286,16 @@ def test_every_page_can_be_reached_from_the_readme():
     assert {page for page in PAGES if "ISSUE" not in str(page)} <= seen
 
 
+def test_files_that_contributors_are_sent_to_exist():
+    text = (PROJECT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:components|tests|policies|tools|docs)/[^`]*)`", text)
+    assert len(named) > 10
+    for path in named:
+        for cloud in ("aws", "azure", "gcp"):
+            pattern = path.replace("<cloud>", cloud).replace("<role>", "key").rstrip("/")
+            assert (PROJECT / pattern).exists(), path
+
+
 def test_traps_are_dated_and_the_newest_stand_first():
     for table in (PROJECT / "docs/traps.md").read_text(encoding="utf-8").split("\n## ")[1:]:
         rows = [line.split("|")[1:-1] for line in table.splitlines() if line.startswith("| 2")]

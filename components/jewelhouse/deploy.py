@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -24,6 +25,8 @@ def main(directory: Path) -> None:
     `directory` holds Pulumi.yaml; the lock file is `images.lock.yaml` beside the stack files. Raises
     InvalidLifecycle or InvalidImages before any resource is registered.
     """
+    # Loading an SDK makes many objects that live until the end: collecting in between costs a fifth of the time.
+    gc.set_threshold(200_000, 50, 100)
     images = lock.load(stacks_directory(directory) / "images.lock.yaml")
     lifecycle = parse(pulumi.Config("jewelhouse").get_object("lifecycle"), images)
     for name, value in deploy(lifecycle).items():

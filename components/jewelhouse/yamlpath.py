@@ -23,6 +23,7 @@ class Settings(BaseModel):
         extra="forbid",
         frozen=True,
         use_attribute_docstrings=True,
+        regex_engine="python-re",
         hide_input_in_errors=True,
     )
 

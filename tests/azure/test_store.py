@@ -31,7 +31,8 @@ def test_a_destroyable_store_only_leaves_out_what_would_keep_it(recorded) -> Non
     weaker = recorded(lambda: SealedStore("base", replace(ARGS, destroyable=True))).named("base-account")
     normal = recorded(lambda: SealedStore("base", ARGS)).named("base-account")
     assert not weaker.protect
-    assert weaker.inputs["immutableStorageWithVersioning"] == {"enabled": True}
+    assert weaker.inputs["immutableStorageWithVersioning"]["enabled"] is True
+    assert weaker.inputs["immutableStorageWithVersioning"]["immutabilityPolicy"]["state"] == "Disabled"
     assert {**weaker.inputs, "immutableStorageWithVersioning": ...} == {
         **normal.inputs,
         "immutableStorageWithVersioning": ...,

@@ -6,20 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import pulumi
-import pulumi_azure_native as azure_native
 from pulumi import ResourceOptions
-from pulumi_azure_native import resources
 
 from jewelhouse import lifecycle as graph
 from jewelhouse.azure.audit import AuditTrail, AuditTrailArgs
 from jewelhouse.azure.enclave import EnclaveHost, EnclaveHostArgs
 from jewelhouse.azure.gpu import ConfidentialGpu
 from jewelhouse.azure.identity import WorkloadIdentity, WorkloadIdentityArgs
-from jewelhouse.azure.key import AttestedKey, AttestedKeyArgs, Vault, VaultArgs
-from jewelhouse.azure.network import PrivateLink, PrivateLinkArgs, PrivateNetwork, PrivateNetworkArgs
+from jewelhouse.azure.key import AttestedKey, AttestedKeyArgs
+from jewelhouse.azure.network import PrivateLink, PrivateLinkArgs
+from jewelhouse.azure.places import Places
 from jewelhouse.azure.roles import assign
 from jewelhouse.azure.store import SealedStore, SealedStoreArgs
-from jewelhouse.azure.vm import ConfidentialVm, ConfidentialVmArgs, DiskEncryption, DiskEncryptionArgs
+from jewelhouse.azure.vm import ConfidentialVm, ConfidentialVmArgs
 from jewelhouse.errors import JewelhouseError
 from jewelhouse.model import AttestedKey as Key
 from jewelhouse.model import AzureAccount, Cloud, Lifecycle, Platform, Stage
@@ -81,12 +80,11 @@ def _server(registry: str) -> str:
     return f"{registry.rsplit('/', 1)[-1].lower()}.azurecr.io"
 
 
-class _Azure:
-    """Resources that several others share, made once each: providers, resource groups, networks, vaults."""
+class _Azure(Places):
+    """One run: what stages, artifacts and their owners need, made in dependency order."""
 
     def __init__(self, lifecycle: Lifecycle) -> None:
-        self.lifecycle = lifecycle
-        self.tags = {"jewelhouse-lifecycle": lifecycle.name}
+        super().__init__(lifecycle)
         self.stages = graph.stages_on(lifecycle, Cloud.AZURE)
         self.policies = {
             key: policy
@@ -94,11 +92,6 @@ class _Azure:
             if key.cloud is Cloud.AZURE
         }
         self.documents = {key: release.compile(policy) for key, policy in self.policies.items()}
-        self.providers: dict[str, azure_native.Provider] = {}
-        self.groups: dict[tuple[str, str], resources.ResourceGroup] = {}
-        self.networks: dict[tuple[str, str], PrivateNetwork] = {}
-        self.vaults: dict[tuple[str, str], Vault] = {}
-        self.disks: dict[tuple[str, str, str], DiskEncryption] = {}
         self.identities = {stage.name: self._identity(stage) for stage in self.stages}
 
     def build(self) -> CloudOutputs:
@@ -132,81 +125,26 @@ class _Azure:
         assert isinstance(account, AzureAccount)
         return account
 
-    def _party(self, account: AzureAccount) -> str:
-        """A readable name for a subscription: the first party that has it."""
-        return next(party.name for party in self.lifecycle.parties.values() if party.azure == account)
-
-    def _provider(self, account: AzureAccount) -> azure_native.Provider:
-        if account.subscription not in self.providers:
-            self.providers[account.subscription] = azure_native.Provider(
-                f"azure-{self._party(account)}",
-                subscription_id=account.subscription,
-                tenant_id=account.tenant,
-            )
-        return self.providers[account.subscription]
-
-    def _opts(self, account: AzureAccount) -> ResourceOptions:
-        return ResourceOptions(provider=self._provider(account))
-
-    def _group(self, account: AzureAccount, region: str) -> resources.ResourceGroup:
-        place = (account.subscription, region)
-        if place not in self.groups:
-            self.groups[place] = resources.ResourceGroup(
-                f"{self.lifecycle.name}-{self._party(account)}-{region}",
-                location=region,
-                tags=self.tags,
-                opts=self._opts(account),
-            )
-        return self.groups[place]
-
-    def _network(self, account: AzureAccount, region: str) -> PrivateNetwork:
-        place = (account.subscription, region)
-        if place not in self.networks:
-            self.networks[place] = PrivateNetwork(
-                f"{self._party(account)}-{region}",
-                PrivateNetworkArgs(
-                    location=region, resource_group=self._group(account, region).name, tags=self.tags
-                ),
-                opts=self._opts(account),
-            )
-        return self.networks[place]
-
     def _identity(self, stage: Stage) -> WorkloadIdentity:
         account = self._account(stage)
         return WorkloadIdentity(
             stage.name,
             WorkloadIdentityArgs(
                 location=stage.region,
-                resource_group=self._group(account, stage.region).name,
+                resource_group=self.group(account, stage.region).name,
                 identity_name=identity_name(self.lifecycle, stage),
                 tags={**self.tags, "jewelhouse-stage": stage.name},
             ),
-            opts=self._opts(account),
+            opts=self.opts(account),
         )
-
-    def _vault(self, account: AzureAccount, region: str) -> Vault:
-        place = (account.subscription, region)
-        if place not in self.vaults:
-            self.vaults[place] = Vault(
-                f"{self._party(account)}-{region}",
-                VaultArgs(
-                    location=region,
-                    resource_group=self._group(account, region).name,
-                    tenant=account.tenant,
-                    destroyable=self.lifecycle.destroyable,
-                    tags=self.tags,
-                ),
-                opts=self._opts(account),
-            )
-        return self.vaults[place]
 
     def _key(self, key: Key) -> AttestedKey:
         owner = self._owner(key.artifact)
-        vault = self._vault(owner, key.region)
+        vault = self.vault(owner, key.region)
         return AttestedKey(
             key.name,
             AttestedKeyArgs(
-                resource_group=self._group(owner, key.region).name,
+                resource_group=self.group(owner, key.region).name,
                 subscription=owner.subscription,
                 vault_name=vault.vault_name,
                 document=self.documents[key],
@@ -216,7 +154,7 @@ class _Azure:
                 sealers=owner.sealers,
                 tags={**self.tags, "jewelhouse-artifact": key.artifact},
             ),
-            opts=self._opts(owner),
+            opts=self.opts(owner),
         )
 
     def _store(self, store: graph.Store) -> SealedStore:
@@ -226,7 +164,7 @@ class _Azure:
             store.name,
             SealedStoreArgs(
                 location=store.region,
-                resource_group=self._group(owner, store.region).name,
+                resource_group=self.group(owner, store.region).name,
                 subscription=owner.subscription,
                 readers={
                     stage.name: self.identities[stage.name].principal
@@ -242,7 +180,7 @@ class _Azure:
                 destroyable=self.lifecycle.destroyable,
                 tags={**self.tags, "jewelhouse-artifact": store.artifact},
             ),
-            opts=self._opts(owner),
+            opts=self.opts(owner),
         )
 
     def _links(self, stores: Mapping[graph.Store, SealedStore]) -> dict[str, list[PrivateLink]]:
@@ -251,13 +189,11 @@ class _Azure:
         by_stage: dict[str, list[PrivateLink]] = {stage.name: [] for stage in self.stages}
         for stage in self.stages:
             account = self._account(stage)
-            network = self._network(account, stage.region)
+            network = self.network(account, stage.region)
             targets: dict[tuple[str, str], pulumi.Input[str]] = {}
             for artifact in stage.opens:
                 owner = self._owner(artifact)
-                targets["vault", f"{self._party(owner)}-{stage.region}"] = self._vault(
-                    owner, stage.region
-                ).id_
+                targets["vault", f"{self.party(owner)}-{stage.region}"] = self.vault(owner, stage.region).id_
             if account.registry and stage.platform is Platform.AZURE_CONTAINER:
                 targets["registry", "images"] = account.registry
             for artifact in (*stage.opens, *stage.seals):
@@ -268,17 +204,17 @@ class _Azure:
                 place = (account.subscription, kind, target)
                 if place not in made:
                     made[place] = PrivateLink(
-                        f"{self._party(account)}-to-{target}-{kind}",
+                        f"{self.party(account)}-to-{target}-{kind}",
                         PrivateLinkArgs(
                             location=stage.region,
-                            resource_group=self._group(account, stage.region).name,
+                            resource_group=self.group(account, stage.region).name,
                             subnet=network.endpoints,
                             zone=network.zones[kind],
                             kind=kind,
                             target=resource,
                             tags=self.tags,
                         ),
-                        opts=self._opts(account),
+                        opts=self.opts(account),
                     )
                 by_stage[stage.name].append(made[place])
         return by_stage
@@ -351,7 +287,7 @@ class _Azure:
                 principal=self.identities[stage.name].principal,
                 subscription=account.subscription,
                 opts=ResourceOptions.merge(
-                    self._opts(account), ResourceOptions(parent=self.identities[stage.name])
+                    self.opts(account), ResourceOptions(parent=self.identities[stage.name])
                 ),
             )
             ready = [*ready, pulls]
@@ -359,8 +295,8 @@ class _Azure:
             stage.name,
             EnclaveHostArgs(
                 location=stage.region,
-                resource_group=self._group(account, stage.region).name,
-                subnet=self._network(account, stage.region).containers,
+                resource_group=self.group(account, stage.region).name,
+                subnet=self.network(account, stage.region).containers,
                 image=image.reference,
                 policy=image.container_policy,
                 hostdata=image.measurements[0]["hostdata"],
@@ -371,7 +307,7 @@ class _Azure:
                 depends_on=ready,
                 tags=tags,
             ),
-            opts=self._opts(account),
+            opts=self.opts(account),
         )
         return {"host": group.id_, "endpoint": group.address}
 
@@ -384,15 +320,15 @@ class _Azure:
         tags: Mapping[str, str],
     ) -> dict[str, Any]:
         assert stage.machine is not None
-        disks = self._disk_encryption(stage, account)
+        disks = self.disk_encryption(stage, account)
         component = ConfidentialGpu if stage.gpu else ConfidentialVm
         machines = [
             component(
                 stage.name if stage.machine.count == 1 else f"{stage.name}-{number}",
                 ConfidentialVmArgs(
                     location=stage.region,
-                    resource_group=self._group(account, stage.region).name,
-                    subnet=self._network(account, stage.region).hosts,
+                    resource_group=self.group(account, stage.region).name,
+                    subnet=self.network(account, stage.region).hosts,
                     size=stage.machine.type,
                     image=self.lifecycle.image(stage).reference,
                     identity=self.identities[stage.name].id_,
@@ -406,7 +342,7 @@ class _Azure:
                     depends_on=[*ready, *disks.ready],
                     tags=tags,
                 ),
-                opts=self._opts(account),
+                opts=self.opts(account),
             )
             for number in range(stage.machine.count)
         ]
@@ -414,26 +350,6 @@ class _Azure:
             "host": [machine.id_ for machine in machines],
             "endpoint": [machine.address for machine in machines],
         }
-
-    def _disk_encryption(self, stage: Stage, account: AzureAccount) -> DiskEncryption:
-        assert account.orchestrator is not None
-        place = (account.subscription, stage.region, stage.tee.value)
-        if place not in self.disks:
-            self.disks[place] = DiskEncryption(
-                f"{self._party(account)}-{stage.region}-{stage.tee}",
-                DiskEncryptionArgs(
-                    location=stage.region,
-                    resource_group=self._group(account, stage.region).name,
-                    subscription=account.subscription,
-                    tenant=account.tenant,
-                    tee=stage.tee,
-                    orchestrator=account.orchestrator,
-                    destroyable=self.lifecycle.destroyable,
-                    tags=self.tags,
-                ),
-                opts=self._opts(account),
-            )
-        return self.disks[place]
 
     def _audit(self, stores: Mapping[graph.Store, SealedStore]) -> None:
         """A trail for each subscription and region that holds vaults or stores."""
@@ -463,10 +379,10 @@ class _Azure:
             }
             orchestrator = [ORCHESTRATOR] if any(name.startswith("disks-") for name in vaults) else []
             AuditTrail(
-                f"{self._party(account)}-{region}",
+                f"{self.party(account)}-{region}",
                 AuditTrailArgs(
                     location=region,
-                    resource_group=self._group(account, region).name,
+                    resource_group=self.group(account, region).name,
                     subscription=subscription,
                     vaults=vaults,
                     stores={
@@ -479,5 +395,5 @@ class _Azure:
                     destroyable=self.lifecycle.destroyable,
                     tags=self.tags,
                 ),
-                opts=self._opts(account),
+                opts=self.opts(account),
             )

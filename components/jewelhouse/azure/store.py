@@ -23,7 +23,7 @@ class SealedStoreArgs:
     """`readers` open the artifact, `writers` seal it: principals by name of their stage. `sealers` are
     service principals that bring it.
 
-    `destroyable` leaves out the retention that would keep the account from being deleted.
+    `destroyable` turns off the retention that would keep the account from being deleted.
     """
 
     location: pulumi.Input[str]
@@ -39,7 +39,7 @@ class SealedStoreArgs:
 class SealedStore(pulumi.ComponentResource):
     """A storage account with one container, in which every version is kept and immutable.
 
-    The retention is unlocked, since Azure creates it in no other state: its owner locks it once the days are
+    The retention is unlocked, since Azure creates none that is locked: its owner locks it once the days are
     settled, which nothing undoes.
 
     Flat rather than hierarchical: versions and immutability of versions are not offered for hierarchical
@@ -81,10 +81,10 @@ class SealedStore(pulumi.ComponentResource):
             ),
             immutable_storage_with_versioning=storage.ImmutableStorageAccountArgs(
                 enabled=True,
-                immutability_policy=None
-                if args.destroyable
-                else storage.AccountImmutabilityPolicyPropertiesArgs(
-                    state=storage.AccountImmutabilityPolicyState.UNLOCKED,
+                immutability_policy=storage.AccountImmutabilityPolicyPropertiesArgs(
+                    state=storage.AccountImmutabilityPolicyState.DISABLED
+                    if args.destroyable
+                    else storage.AccountImmutabilityPolicyState.UNLOCKED,
                     immutability_period_since_creation_in_days=WORM_DAYS,
                     allow_protected_append_writes=False,
                 ),

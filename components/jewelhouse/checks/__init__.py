@@ -6,14 +6,12 @@ Everything is found in one pass; each problem names the YAML path and a remedy.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from importlib import import_module
 
 from jewelhouse.checks import graph, images, parties, terms
 from jewelhouse.checks.scope import Scope
 from jewelhouse.errors import Problem
-from jewelhouse.hardware import aws, azure, gcp
-from jewelhouse.model import Cloud, Lifecycle
-
-HARDWARE = {Cloud.AWS: aws.problems, Cloud.AZURE: azure.problems, Cloud.GCP: gcp.problems}
+from jewelhouse.model import Lifecycle
 
 
 def problems(
@@ -29,7 +27,9 @@ def problems(
     for stage in lifecycle.stages.values():
         where = f"stages.{stage.name}"
         image = lifecycle.images.get((stage.image, stage.platform))
-        found += HARDWARE[stage.cloud](stage, image, where)
+        # Only the tables of used clouds are loaded.
+        hardware = import_module(f"jewelhouse.hardware.{stage.cloud}")
+        found += hardware.problems(stage, image, where)
         found += images.of_stage(scope, stage, where)
         found += terms.of_stage(scope, stage, where)
     found += images.problems(scope)

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib import import_module
 from types import MappingProxyType
 
 from jewelhouse.model import Platform, Proof
-from jewelhouse.release import aws, azure, gcp
 from jewelhouse.release.policy import Gate, ReleasePolicy
 
 
@@ -30,16 +30,13 @@ class Status:
     note: str
 
 
-_TABLES: Mapping[Platform, Mapping[Proof, tuple[str, str]]] = MappingProxyType(
-    {**aws.PROOFS, **azure.PROOFS, **gcp.PROOFS}
-)
-
-
 def possible(platform: Platform, proof: Proof) -> Status:
     """What the key service of a platform can do about a proof at all."""
     if proof is Proof.OWNER_APART:
         return Status(State.ENFORCED, "the key lies in its owner's own account")
-    state, note = _TABLES[platform][proof]
+    # Only the compilers of used clouds are loaded.
+    table = import_module(f"jewelhouse.release.{platform.cloud}").PROOFS
+    state, note = table[platform][proof]
     return Status(State(state), note)
 
 

@@ -50,7 +50,9 @@ class StandIn(protocol.Provider):
         self._scope: dict[str, str] = {}
 
     async def get_schema(self, request: protocol.GetSchemaRequest) -> protocol.GetSchemaResponse:
-        return protocol.GetSchemaResponse(json.dumps({"name": self._package, "version": version(self._package)}))
+        return protocol.GetSchemaResponse(
+            json.dumps({"name": self._package, "version": version(self._package)})
+        )
 
     async def configure(self, request: protocol.ConfigureRequest) -> protocol.ConfigureResponse:
         self._scope = self._cloud.scope({name: _json(plain(value)) for name, value in request.args.items()})

@@ -78,7 +78,10 @@ def _object(
         where = f"{path}.{name}" if path else name
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
-            yield where, f"is not a property of {schema.token}" + (f"; did you mean {close[0]}?" if close else "")
+            yield (
+                where,
+                f"is not a property of {schema.token}" + (f"; did you mean {close[0]}?" if close else ""),
+            )
         else:
             yield from _value(schema, where, value, known[name])
     for name in required:
@@ -175,7 +178,10 @@ class Schemas:
         for name in args:
             if name not in function.arguments:
                 close = difflib.get_close_matches(name, function.arguments, n=1)
-                yield name, f"is not an argument of {token}" + (f"; did you mean {close[0]}?" if close else "")
+                yield (
+                    name,
+                    f"is not an argument of {token}" + (f"; did you mean {close[0]}?" if close else ""),
+                )
         for name in function.required:
             if name not in args:
                 yield name, f"is required by {token}"
@@ -293,7 +299,12 @@ def _added(
     found: dict[str, list[str]] = {}
     for name, annotation in _types.resource_types(resource).items():
         kind, given = _types.unwrap_type(annotation), inputs.get(name)
-        if isinstance(kind, type) and _types.is_output_type(kind) and isinstance(given, dict) and "ref" in given:
+        if (
+            isinstance(kind, type)
+            and _types.is_output_type(kind)
+            and isinstance(given, dict)
+            and "ref" in given
+        ):
             more = set(_types.output_type_types(kind)) - set(types[given["ref"]]["properties"])
             if more:
                 found[name] = sorted(more)

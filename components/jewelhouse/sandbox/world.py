@@ -66,7 +66,14 @@ class World:
         with self._open() as db:
             db.execute(
                 "INSERT OR REPLACE INTO resources VALUES (?, ?, ?, ?, ?, ?)",
-                (package, thing.type, thing.id, thing.scope, json.dumps(thing.inputs), json.dumps(thing.outputs)),
+                (
+                    package,
+                    thing.type,
+                    thing.id,
+                    thing.scope,
+                    json.dumps(thing.inputs),
+                    json.dumps(thing.outputs),
+                ),
             )
 
     def get(self, package: str, kind: str, scope: str, identity: str) -> Thing | None:
@@ -146,7 +153,8 @@ class World:
         with self._open() as db:
             if after:
                 db.execute(
-                    "UPDATE names SET until = ? WHERE space = ? AND name = ?", (time.time() + after, space, name)
+                    "UPDATE names SET until = ? WHERE space = ? AND name = ?",
+                    (time.time() + after, space, name),
                 )
             else:
                 db.execute("DELETE FROM names WHERE space = ? AND name = ?", (space, name))

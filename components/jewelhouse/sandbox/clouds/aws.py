@@ -8,7 +8,7 @@ from typing import Any
 from jewelhouse.sandbox.clouds import limits
 from jewelhouse.sandbox.clouds.aws_answers import ANSWERS
 from jewelhouse.sandbox.clouds.aws_refusals import DELETE_RULES, NOT_FOUND, RULES
-from jewelhouse.sandbox.clouds.common import Autoname, Cloud, Name, Request, digits, fresh, strings
+from jewelhouse.sandbox.clouds.common import Autoname, Cloud, Make, Name, Request, digits, fresh, strings
 from jewelhouse.sandbox.schema import Schema
 from jewelhouse.sandbox.world import World
 
@@ -63,12 +63,114 @@ ARNS: Mapping[str, str] = {
         "autoscaling:{region}:{account}:autoScalingGroup:{uuid}:autoScalingGroupName/{id}"
     ),
 }
-ARN_IDS = frozenset(
-    {"aws:sns/topic:Topic", "aws:iam/policy:Policy", "aws:cloudtrail/trail:Trail"}
-)
+ARN_IDS = frozenset({"aws:sns/topic:Topic", "aws:iam/policy:Policy", "aws:cloudtrail/trail:Trail"})
+
+
+def _arn(what: Request, identity: str) -> str:
+    # One pattern for all: enough for policies and references to have the real shape.
+    service, kind = what.type.split(":")[1].split("/")
+    pattern = ARNS.get(what.type, f"{service}:{{region}}:{{account}}:{kind.lower()}/{{id}}")
+    values = {
+        "region": what.inputs.get("region") or what.scope["region"],
+        "account": what.scope["account"],
+        "id": identity,
+        "name": what.inputs.get("name", what.name),
+        "uuid": _uuid(digits(what.scope["name"], what.name, length=32)),
+    }
+    return "arn:aws:" + pattern.format(**values)
+
+
+def _uuid(hexadecimal: str) -> str:
+    return "-".join(
+        (hexadecimal[:8], hexadecimal[8:12], hexadecimal[12:16], hexadecimal[16:20], hexadecimal[20:32])
+    )
+
+
+def versioned(what: Request, world: World) -> Mapping[str, Any]:
+    previous = int(what.previous.outputs.get("latestVersion", 0)) if what.previous else 0
+    return {
+        "latestVersion": previous + 1,
+        "defaultVersion": previous + 1 if what.inputs.get("updateDefaultVersion") else 1,
+    }
+
+
+NAMES: Mapping[str, Name] = {
+    "aws:s3/bucket:Bucket": Name(
+        "s3", "{bucket}", "BucketAlreadyExists: The requested bucket name {name} is not available."
+    ),
+    "aws:kms/alias:Alias": Name(
+        "alias {account} {region}",
+        "{name}",
+        "AlreadyExistsException: An alias with the name {name} already exists",
+    ),
+    "aws:iam/role:Role": Name(
+        "role {account}", "{name}", "EntityAlreadyExists: Role with name {name} already exists."
+    ),
+    "aws:iam/instanceProfile:InstanceProfile": Name(
+        "profile {account}", "{name}", "EntityAlreadyExists: Instance Profile {name} already exists."
+    ),
+    "aws:cloudwatch/logGroup:LogGroup": Name(
+        "logs {account} {region}",
+        "{name}",
+        "ResourceAlreadyExistsException: The specified log group {name} already exists",
+    ),
+}
+FIXED: Mapping[str, frozenset[str]] = {
+    "aws:kms/key:Key": frozenset({"customerMasterKeySpec", "keyUsage", "multiRegion", "region"}),
+    "aws:kms/alias:Alias": frozenset({"name"}),
+    "aws:iam/role:Role": frozenset({"name", "path"}),
+    "aws:s3/bucket:Bucket": frozenset({"bucket", "objectLockEnabled"}),
+    "aws:ec2/vpc:Vpc": frozenset({"cidrBlock"}),
+    "aws:ec2/subnet:Subnet": frozenset({"vpcId", "cidrBlock", "availabilityZone"}),
+    "aws:ec2/securityGroup:SecurityGroup": frozenset({"vpcId", "name", "description"}),
+    "aws:ec2/vpcEndpoint:VpcEndpoint": frozenset({"vpcId", "serviceName", "vpcEndpointType"}),
+    "aws:ec2/instance:Instance": frozenset(
+        {"ami", "enclaveOptions", "cpuOptions", "subnetId", "hibernation"}
+    ),
+    "aws:ec2/launchTemplate:LaunchTemplate": frozenset({"name"}),
+    "aws:ec2/ami:Ami": frozenset({"bootMode", "tpmSupport", "architecture", "rootDeviceName", "name"}),
+    "aws:autoscaling/group:Group": frozenset({"name"}),
+    "aws:cloudtrail/trail:Trail": frozenset({"name"}),
+    "aws:sns/topic:Topic": frozenset({"name"}),
+    "aws:cloudwatch/logGroup:LogGroup": frozenset({"name"}),
+}
+OUTPUTS: Mapping[str, Make] = {
+    "aws:kms/key:Key": lambda what, world: {"keyId": what.id},
+    "aws:ec2/launchTemplate:LaunchTemplate": versioned,
+    "aws:ec2/vpc:Vpc": lambda what, world: {
+        "defaultSecurityGroupId": f"sg-{digits(what.id)}",
+        "mainRouteTableId": f"rtb-{digits(what.id)}",
+        "defaultNetworkAclId": f"acl-{digits(what.id)}",
+        "defaultRouteTableId": f"rtb-{digits(what.id)}",
+    },
+    "aws:ec2/vpcEndpoint:VpcEndpoint": lambda what, world: {
+        "prefixListId": f"pl-{digits(what.scope['region'], length=8)}",
+        "state": "available",
+        "dnsEntries": [
+            {"dnsName": f"vpce-{digits(what.name)}.example.vpce.amazonaws.com", "hostedZoneId": "Z1"}
+        ],
+    },
+    "aws:ec2/instance:Instance": lambda what, world: {
+        "privateIp": "10.0.0.10",
+        "privateDns": "ip-10-0-0-10.ec2.internal",
+        "instanceState": "running",
+    },
+    "aws:s3/bucket:Bucket": lambda what, world: {
+        "bucketDomainName": f"{what.inputs.get('bucket')}.s3.amazonaws.com",
+        "bucketRegionalDomainName": f"{what.inputs.get('bucket')}.s3.{what.scope['region']}.amazonaws.com",
+    },
+    "aws:iam/role:Role": lambda what, world: {"uniqueId": f"AROA{digits(what.name).upper()}"},
+}
 
 
 class Aws(Cloud):
+    names = NAMES
+    rules = RULES
+    delete_rules = DELETE_RULES
+    answers = ANSWERS
+    fixed = FIXED
+    outputs = OUTPUTS
+
     def scope(self, configuration: Mapping[str, Any]) -> dict[str, str]:
         # Nested provider settings keep the case that the program wrote them in.
         assumed = configuration.get("assumeRoles") or []
@@ -97,13 +199,21 @@ class Aws(Cloud):
     def identity(self, what: Request) -> str:
         if what.type == "aws:kms/key:Key":
             return _uuid(fresh(what, 32))
+        if what.type == "aws:ec2/defaultSecurityGroup:DefaultSecurityGroup":
+            # It is there with its VPC; the resource only takes it over.
+            found = self.world.find("aws", str(what.inputs.get("vpcId")), "aws:ec2/vpc:Vpc")
+            return str(found.outputs["defaultSecurityGroupId"]) if found else f"sg-{fresh(what)}"
         if what.type in ID_PREFIXES:
             return f"{ID_PREFIXES[what.type]}-{fresh(what)}"
         if what.type in BY_NAME:
             return str(what.inputs.get(BY_NAME[what.type]))
         if what.type in ARN_IDS:
             return _arn(what, "")
-        parents = [what.inputs[name] for name in ("bucket", "role", "keyId") if isinstance(what.inputs.get(name), str)]
+        parents = [
+            what.inputs[name]
+            for name in ("bucket", "role", "keyId")
+            if isinstance(what.inputs.get(name), str)
+        ]
         own = what.inputs.get("name")
         if parents:
             return ":".join([*parents[:1], own] if isinstance(own, str) else parents[:1])
@@ -131,6 +241,8 @@ class Aws(Cloud):
         super().delete(what)
         if what.type == "aws:iam/role:Role":
             self.world.give_back("iam", _arn(what, what.id))
+        if what.type == "aws:ec2/defaultSecurityGroup:DefaultSecurityGroup":
+            return
         for value in self._made(what, what.id, what.previous.outputs if what.previous else {}):
             self.world.give_back("ids", value)
 
@@ -140,107 +252,5 @@ class Aws(Cloud):
         return [value for value in (identity, *brought) if value.split("-")[0] in NOT_FOUND]
 
 
-def _arn(what: Request, identity: str) -> str:
-    # One pattern for all: enough for policies and references to have the real shape.
-    service, kind = what.type.split(":")[1].split("/")
-    pattern = ARNS.get(what.type, f"{service}:{{region}}:{{account}}:{kind.lower()}/{{id}}")
-    values = {
-        "region": what.inputs.get("region") or what.scope["region"],
-        "account": what.scope["account"],
-        "id": identity,
-        "name": what.inputs.get("name", what.name),
-        "uuid": _uuid(digits(what.scope["name"], what.name, length=32)),
-    }
-    return "arn:aws:" + pattern.format(**values)
-
-
-def _uuid(hexadecimal: str) -> str:
-    return "-".join(
-        (hexadecimal[:8], hexadecimal[8:12], hexadecimal[12:16], hexadecimal[16:20], hexadecimal[20:32])
-    )
-
-
-def versioned(what: Request, world: World) -> Mapping[str, Any]:
-    previous = int(what.previous.outputs.get("latestVersion", 0)) if what.previous else 0
-    return {"latestVersion": previous + 1, "defaultVersion": previous + 1 if what.inputs.get("updateDefaultVersion") else 1}
-
-
-class _Tables(Aws):
-    names = {
-        "aws:s3/bucket:Bucket": Name(
-            "s3", "{bucket}", "BucketAlreadyExists: The requested bucket name {name} is not available."
-        ),
-        "aws:kms/alias:Alias": Name(
-            "alias {account} {region}",
-            "{name}",
-            "AlreadyExistsException: An alias with the name {name} already exists",
-        ),
-        "aws:iam/role:Role": Name(
-            "role {account}", "{name}", "EntityAlreadyExists: Role with name {name} already exists."
-        ),
-        "aws:iam/instanceProfile:InstanceProfile": Name(
-            "profile {account}", "{name}", "EntityAlreadyExists: Instance Profile {name} already exists."
-        ),
-        "aws:cloudwatch/logGroup:LogGroup": Name(
-            "logs {account} {region}",
-            "{name}",
-            "ResourceAlreadyExistsException: The specified log group {name} already exists",
-        ),
-    }
-    rules = RULES
-    delete_rules = DELETE_RULES
-    answers = ANSWERS
-    fixed = {
-        "aws:kms/key:Key": frozenset({"customerMasterKeySpec", "keyUsage", "multiRegion", "region"}),
-        "aws:kms/alias:Alias": frozenset({"name"}),
-        "aws:iam/role:Role": frozenset({"name", "path"}),
-        "aws:s3/bucket:Bucket": frozenset({"bucket", "objectLockEnabled"}),
-        "aws:ec2/vpc:Vpc": frozenset({"cidrBlock"}),
-        "aws:ec2/subnet:Subnet": frozenset({"vpcId", "cidrBlock", "availabilityZone"}),
-        "aws:ec2/securityGroup:SecurityGroup": frozenset({"vpcId", "name", "description"}),
-        "aws:ec2/vpcEndpoint:VpcEndpoint": frozenset({"vpcId", "serviceName", "vpcEndpointType"}),
-        "aws:ec2/instance:Instance": frozenset({"ami", "enclaveOptions", "cpuOptions", "subnetId", "hibernation"}),
-        "aws:ec2/launchTemplate:LaunchTemplate": frozenset({"name"}),
-        "aws:ec2/ami:Ami": frozenset({"bootMode", "tpmSupport", "architecture", "rootDeviceName", "name"}),
-        "aws:autoscaling/group:Group": frozenset({"name"}),
-        "aws:cloudtrail/trail:Trail": frozenset({"name"}),
-        "aws:sns/topic:Topic": frozenset({"name"}),
-        "aws:cloudwatch/logGroup:LogGroup": frozenset({"name"}),
-    }
-    outputs = {
-        "aws:kms/key:Key": lambda what, world: {"isEnabled": True, "enableKeyRotation": False},
-        "aws:ec2/launchTemplate:LaunchTemplate": versioned,
-        "aws:ec2/vpc:Vpc": lambda what, world: {
-            "defaultSecurityGroupId": f"sg-{digits(what.id)}",
-            "mainRouteTableId": f"rtb-{digits(what.id)}",
-            "defaultNetworkAclId": f"acl-{digits(what.id)}",
-            "defaultRouteTableId": f"rtb-{digits(what.id)}",
-        },
-        "aws:ec2/vpcEndpoint:VpcEndpoint": lambda what, world: {
-            "prefixListId": f"pl-{digits(what.scope['region'], length=8)}",
-            "state": "available",
-            "dnsEntries": [{"dnsName": f"vpce-{digits(what.name)}.example.vpce.amazonaws.com", "hostedZoneId": "Z1"}],
-        },
-        "aws:ec2/instance:Instance": lambda what, world: {
-            "privateIp": "10.0.0.10",
-            "privateDns": "ip-10-0-0-10.ec2.internal",
-            "instanceState": "running",
-        },
-        "aws:s3/bucket:Bucket": lambda what, world: {
-            "bucketDomainName": f"{what.inputs.get('bucket')}.s3.amazonaws.com",
-            "bucketRegionalDomainName": f"{what.inputs.get('bucket')}.s3.{what.scope['region']}.amazonaws.com",
-        },
-        "aws:iam/role:Role": lambda what, world: {"uniqueId": f"AROA{digits(what.name).upper()}"},
-    }
-
-    def _computed(self, what: Request, identity: str) -> Mapping[str, Any]:
-        values = dict(super()._computed(what, identity))
-        if what.type == "aws:kms/key:Key":
-            values["keyId"] = identity
-        return values
-
-
 def cloud(world: World) -> Cloud:
-    return _Tables(world)
-
-
+    return Aws(world)

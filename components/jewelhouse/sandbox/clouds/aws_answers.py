@@ -57,7 +57,12 @@ def get_region(args: Mapping[str, Any], scope: Mapping[str, str], world: World) 
 
 
 def get_partition(args: Mapping[str, Any], scope: Mapping[str, str], world: World) -> Mapping[str, Any]:
-    return {"partition": "aws", "dnsSuffix": "amazonaws.com", "id": "aws", "reverseDnsPrefix": "com.amazonaws"}
+    return {
+        "partition": "aws",
+        "dnsSuffix": "amazonaws.com",
+        "id": "aws",
+        "reverseDnsPrefix": "com.amazonaws",
+    }
 
 
 def get_availability_zones(

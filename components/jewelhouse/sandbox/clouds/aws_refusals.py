@@ -119,7 +119,10 @@ def trust(what: Request, world: World) -> Iterator[str]:
 
 def role_exists(what: Request, world: World) -> Iterator[str]:
     name = what.inputs.get("role")
-    if isinstance(name, str) and world.holder(f"role {what.scope['account']}", name.rsplit("/", 1)[-1]) is None:
+    if (
+        isinstance(name, str)
+        and world.holder(f"role {what.scope['account']}", name.rsplit("/", 1)[-1]) is None
+    ):
         yield f"NoSuchEntity: The role with name {name} cannot be found."
 
 

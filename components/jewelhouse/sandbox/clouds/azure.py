@@ -8,7 +8,7 @@ from typing import Any
 
 from jewelhouse.sandbox.clouds.azure_answers import ANSWERS
 from jewelhouse.sandbox.clouds.azure_refusals import COMMON, CREATE_ONLY, DELETE_RULES, RULES
-from jewelhouse.sandbox.clouds.common import DAY, Autoname, Cloud, Name, Request, digits, guid
+from jewelhouse.sandbox.clouds.common import DAY, Autoname, Cloud, Make, Name, Request, digits, guid
 from jewelhouse.sandbox.schema import Schema
 from jewelhouse.sandbox.world import World
 
@@ -70,7 +70,141 @@ NAME_FORMS: Mapping[str, tuple[int, str]] = {
 }
 
 
+def _place(identity: str) -> tuple[str, str]:
+    """Subscription and name in the id of a user-assigned identity."""
+    parts = identity.split("/")
+    return parts[2], parts[-1]
+
+
+NAMES: Mapping[str, Name] = {
+    "azure-native:keyvault:Vault": Name(
+        "vaults",
+        "{vaultName}",
+        "VaultAlreadyExists: The name '{name}' is already in use.",
+        "ConflictError: A vault with the same name already exists in deleted state. "
+        "You need to either recover or purge existing key vault.",
+        held=90 * DAY,
+    ),
+    "azure-native:keyvault:Key": Name(
+        "keys {vaultName}",
+        "{keyName}",
+        "Conflict: This API can only be used for creating the first version of a new key ({name}).",
+        "Conflict: Key {name} is currently in a deleted but recoverable state, and its name cannot be reused",
+        held=90 * DAY,
+    ),
+    "azure-native:storage:StorageAccount": Name(
+        "storage",
+        "{accountName}",
+        "StorageAccountAlreadyTaken: The storage account named {name} is already taken.",
+    ),
+    "azure-native:authorization:RoleAssignment": Name(
+        "roles {scope}",
+        "{roleAssignmentName}",
+        "RoleAssignmentExists: The role assignment already exists.",
+    ),
+}
+FIXED: Mapping[str, frozenset[str]] = {
+    "azure-native:keyvault:Key": frozenset({"keyName", "vaultName", "resourceGroupName"}),
+    "azure-native:keyvault:Vault": frozenset({"vaultName", "resourceGroupName", "location"}),
+    "azure-native:resources:ResourceGroup": frozenset({"resourceGroupName", "location"}),
+    "azure-native:storage:StorageAccount": frozenset(
+        {"accountName", "resourceGroupName", "location", "kind", "isHnsEnabled"}
+    ),
+    "azure-native:storage:BlobContainer": frozenset({"containerName", "accountName", "resourceGroupName"}),
+    "azure-native:managedidentity:UserAssignedIdentity": frozenset(
+        {"resourceName", "resourceGroupName", "location"}
+    ),
+    "azure-native:authorization:RoleAssignment": frozenset(
+        {"scope", "roleAssignmentName", "roleDefinitionId", "principalId"}
+    ),
+    "azure-native:compute:VirtualMachine": frozenset(
+        {"vmName", "resourceGroupName", "location", "osProfile", "storageProfile", "securityProfile"}
+    ),
+    "azure-native:containerinstance:ContainerGroup": frozenset(
+        {
+            "containerGroupName",
+            "resourceGroupName",
+            "location",
+            "sku",
+            "confidentialComputeProperties",
+            "containers",
+            "subnetIds",
+            "osType",
+        }
+    ),
+}
+OUTPUTS: Mapping[str, Make] = {
+    "azure-native:keyvault:Vault": lambda what, world: {
+        "properties": {
+            **what.inputs.get("properties", {}),
+            "vaultUri": f"https://{what.inputs['vaultName']}.vault.azure.net/",
+            "provisioningState": "Succeeded",
+        }
+    },
+    "azure-native:keyvault:Key": lambda what, world: {
+        "keyUri": f"https://{what.inputs['vaultName']}.vault.azure.net/keys/{what.inputs['keyName']}",
+        "keyUriWithVersion": (
+            f"https://{what.inputs['vaultName']}.vault.azure.net/keys/{what.inputs['keyName']}/"
+            f"{digits(what.inputs['vaultName'], what.inputs['keyName'], length=32)}"
+        ),
+        **{
+            name: what.get(f"properties.{name}")
+            for name in ("kty", "keyOps", "keySize", "attributes", "releasePolicy")
+            if what.get(f"properties.{name}") is not None
+        },
+    },
+    "azure-native:storage:StorageAccount": lambda what, world: {
+        "primaryEndpoints": {
+            service: f"https://{what.inputs['accountName']}.{service}.core.windows.net/"
+            for service in ("blob", "dfs", "file", "queue", "table", "web")
+        }
+    },
+    "azure-native:managedidentity:UserAssignedIdentity": lambda what, world: {
+        "principalId": guid("principal", what.scope["name"], what.inputs["resourceName"]),
+        "clientId": guid("client", what.scope["name"], what.inputs["resourceName"]),
+        "tenantId": what.scope["tenant"],
+    },
+    "azure-native:compute:DiskEncryptionSet": lambda what, world: {
+        "identity": {
+            **what.inputs.get("identity", {}),
+            "principalId": guid("set", what.scope["name"], what.inputs["diskEncryptionSetName"]),
+            "tenantId": what.scope["tenant"],
+        }
+    },
+    "azure-native:compute:VirtualMachine": lambda what, world: {
+        "vmId": guid("vm", what.scope["name"], what.inputs["vmName"])
+    },
+    "azure-native:network:NetworkInterface": lambda what, world: {
+        "ipConfigurations": [
+            {**configuration, "privateIPAddress": "10.0.1.4"}
+            for configuration in what.inputs.get("ipConfigurations", [])
+        ]
+    },
+    "azure-native:containerinstance:ContainerGroup": lambda what, world: {
+        "ipAddress": {**what.inputs["ipAddress"], "ip": "10.0.2.4"} if what.inputs.get("ipAddress") else None,
+        "instanceView": {"state": "Running", "events": []},
+    },
+    "azure-native:operationalinsights:Workspace": lambda what, world: {
+        "customerId": guid("workspace", what.scope["name"], what.inputs["workspaceName"])
+    },
+    "azure-native:attestation:AttestationProvider": lambda what, world: {
+        "attestUri": f"https://{what.inputs['providerName']}.weu.attest.azure.net"
+    },
+}
+
+
 class Azure(Cloud):
+    names = NAMES
+    rules = RULES
+    common_rules = COMMON
+    root = GROUP_TYPE
+    named_by_inputs = True
+    delete_rules = DELETE_RULES
+    create_only = CREATE_ONLY
+    answers = ANSWERS
+    fixed = FIXED
+    outputs = OUTPUTS
+
     def scope(self, configuration: Mapping[str, Any]) -> dict[str, str]:
         subscription = str(configuration.get("subscriptionId") or "00000000-0000-0000-0000-000000000000")
         tenant = str(configuration.get("tenantId") or "00000000-0000-0000-0000-000000000000")
@@ -93,7 +227,10 @@ class Azure(Cloud):
             names = [value for key, value in what.inputs.items() if key.lower().endswith("name")]
             path = f"Microsoft.{module.capitalize()}/{kind[0].lower()}{kind[1:]}s/{names[-1] if names else what.name}"
         whole = path if path.startswith(("/", "{scope}", "{resourceUri}")) else f"{GROUP}/providers/{path}"
-        values = {**what.scope, **{key: value for key, value in what.inputs.items() if isinstance(value, str)}}
+        values = {
+            **what.scope,
+            **{key: value for key, value in what.inputs.items() if isinstance(value, str)},
+        }
         values.setdefault("name", what.name)
         values.setdefault("roleAssignmentName", digits(what.name, length=32))
         return whole.format(**values)
@@ -102,7 +239,9 @@ class Azure(Cloud):
         parts = [part for part in re.sub(r"^.*/providers/", "", identity).split("/") if part]
         return {
             "name": identity.rsplit("/", 1)[-1],
-            "type": "/".join([parts[0], *parts[1::2]]) if len(parts) > 1 else "Microsoft.Resources/resourceGroups",
+            "type": "/".join([parts[0], *parts[1::2]])
+            if len(parts) > 1
+            else "Microsoft.Resources/resourceGroups",
             "azureApiVersion": "sandbox",
             "provisioningState": "Succeeded",
             "location": what.inputs.get("location"),
@@ -122,6 +261,11 @@ class Azure(Cloud):
         }
         return {"identity": {**identity, "userAssignedIdentities": found}}
 
+    def immutable(self, kind: str) -> frozenset[str]:
+        # What is part of a resource's id, and where it is, cannot change.
+        path = re.findall(r"\{(\w+)\}", PATHS.get(kind, ""))
+        return super().immutable(kind) | {*path, "resourceGroupName", "location"}
+
     def existing(self, what: Request, identity: str) -> str | None:
         # provider/pkg/provider/provider.go in pulumi/pulumi-azure-native: customCreate, defaultCreate.
         found = self.world.find("azure-native", identity, what.type)
@@ -133,124 +277,5 @@ class Azure(Cloud):
             self.world.remove_below("azure-native", what.id)
 
 
-def _place(identity: str) -> tuple[str, str]:
-    """Subscription and name in the id of a user-assigned identity."""
-    parts = identity.split("/")
-    return parts[2], parts[-1]
-
-
-class _Tables(Azure):
-    names = {
-        "azure-native:keyvault:Vault": Name(
-            "vaults",
-            "{vaultName}",
-            "VaultAlreadyExists: The name '{name}' is already in use.",
-            "ConflictError: A vault with the same name already exists in deleted state. "
-            "You need to either recover or purge existing key vault.",
-            held=90 * DAY,
-        ),
-        "azure-native:keyvault:Key": Name(
-            "keys {vaultName}",
-            "{keyName}",
-            "Conflict: This API can only be used for creating the first version of a new key ({name}).",
-            "Conflict: Key {name} is currently in a deleted but recoverable state, and its name cannot be reused",
-            held=90 * DAY,
-        ),
-        "azure-native:storage:StorageAccount": Name(
-            "storage", "{accountName}", "StorageAccountAlreadyTaken: The storage account named {name} is already taken."
-        ),
-        "azure-native:authorization:RoleAssignment": Name(
-            "roles {scope}", "{roleAssignmentName}", "RoleAssignmentExists: The role assignment already exists."
-        ),
-    }
-    rules = RULES
-    common_rules = COMMON
-    root = GROUP_TYPE
-    named_by_inputs = True
-    delete_rules = DELETE_RULES
-    create_only = CREATE_ONLY
-    answers = ANSWERS
-    fixed = {
-        "azure-native:keyvault:Key": frozenset({"keyName", "vaultName", "resourceGroupName"}),
-        "azure-native:keyvault:Vault": frozenset({"vaultName", "resourceGroupName", "location"}),
-        "azure-native:resources:ResourceGroup": frozenset({"resourceGroupName", "location"}),
-        "azure-native:storage:StorageAccount": frozenset(
-            {"accountName", "resourceGroupName", "location", "kind", "isHnsEnabled"}
-        ),
-        "azure-native:storage:BlobContainer": frozenset({"containerName", "accountName", "resourceGroupName"}),
-        "azure-native:managedidentity:UserAssignedIdentity": frozenset(
-            {"resourceName", "resourceGroupName", "location"}
-        ),
-        "azure-native:authorization:RoleAssignment": frozenset(
-            {"scope", "roleAssignmentName", "roleDefinitionId", "principalId"}
-        ),
-        "azure-native:compute:VirtualMachine": frozenset(
-            {"vmName", "resourceGroupName", "location", "osProfile", "storageProfile", "securityProfile"}
-        ),
-        "azure-native:containerinstance:ContainerGroup": frozenset(
-            {"containerGroupName", "resourceGroupName", "location", "sku", "confidentialComputeProperties",
-             "containers", "subnetIds", "osType"}  # fmt: skip
-        ),
-    }
-    outputs = {
-        "azure-native:keyvault:Vault": lambda what, world: {
-            "properties": {
-                **what.inputs.get("properties", {}),
-                "vaultUri": f"https://{what.inputs['vaultName']}.vault.azure.net/",
-                "provisioningState": "Succeeded",
-            }
-        },
-        "azure-native:keyvault:Key": lambda what, world: {
-            "keyUri": f"https://{what.inputs['vaultName']}.vault.azure.net/keys/{what.inputs['keyName']}",
-            "keyUriWithVersion": (
-                f"https://{what.inputs['vaultName']}.vault.azure.net/keys/{what.inputs['keyName']}/"
-                f"{digits(what.inputs['vaultName'], what.inputs['keyName'], length=32)}"
-            ),
-            **{
-                name: what.get(f"properties.{name}")
-                for name in ("kty", "keyOps", "keySize", "attributes", "releasePolicy")
-                if what.get(f"properties.{name}") is not None
-            },
-        },
-        "azure-native:storage:StorageAccount": lambda what, world: {
-            "primaryEndpoints": {
-                service: f"https://{what.inputs['accountName']}.{service}.core.windows.net/"
-                for service in ("blob", "dfs", "file", "queue", "table", "web")
-            }
-        },
-        "azure-native:managedidentity:UserAssignedIdentity": lambda what, world: {
-            "principalId": guid("principal", what.scope["name"], what.inputs["resourceName"]),
-            "clientId": guid("client", what.scope["name"], what.inputs["resourceName"]),
-            "tenantId": what.scope["tenant"],
-        },
-        "azure-native:compute:DiskEncryptionSet": lambda what, world: {
-            "identity": {
-                **what.inputs.get("identity", {}),
-                "principalId": guid("set", what.scope["name"], what.inputs["diskEncryptionSetName"]),
-                "tenantId": what.scope["tenant"],
-            }
-        },
-        "azure-native:compute:VirtualMachine": lambda what, world: {
-            "vmId": guid("vm", what.scope["name"], what.inputs["vmName"])
-        },
-        "azure-native:network:NetworkInterface": lambda what, world: {
-            "ipConfigurations": [
-                {**configuration, "privateIPAddress": "10.0.1.4"}
-                for configuration in what.inputs.get("ipConfigurations", [])
-            ]
-        },
-        "azure-native:containerinstance:ContainerGroup": lambda what, world: {
-            "ipAddress": {**what.inputs["ipAddress"], "ip": "10.0.2.4"} if what.inputs.get("ipAddress") else None,
-            "instanceView": {"state": "Running", "events": []},
-        },
-        "azure-native:operationalinsights:Workspace": lambda what, world: {
-            "customerId": guid("workspace", what.scope["name"], what.inputs["workspaceName"])
-        },
-        "azure-native:attestation:AttestationProvider": lambda what, world: {
-            "attestUri": f"https://{what.inputs['providerName']}.weu.attest.azure.net"
-        },
-    }
-
-
 def cloud(world: World) -> Cloud:
-    return _Tables(world)
+    return Azure(world)

@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 
-
 from jewelhouse.hardware import azure as hardware
 from jewelhouse.sandbox.clouds.common import Request, Rule
 from jewelhouse.sandbox.world import World
@@ -179,7 +178,9 @@ def parent(what: Request, world: World) -> Iterator[str]:
 
 
 def subnet_in_use(what: Request, world: World) -> Iterator[str]:
-    users = sorted(thing.id.rsplit("/", 1)[-1] for thing in world.users("azure-native", what.id) if thing.id != what.id)
+    users = sorted(
+        thing.id.rsplit("/", 1)[-1] for thing in world.users("azure-native", what.id) if thing.id != what.id
+    )
     if users:
         name = what.id.rsplit("/", 1)[-1]
         yield f"InUseSubnetCannotBeDeleted: Subnet {name} is in use by {users[0]} and cannot be deleted."

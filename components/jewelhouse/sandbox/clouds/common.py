@@ -7,6 +7,7 @@ import hashlib
 import os
 import random
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -167,7 +168,9 @@ class Cloud:
         return self._computed(what, what.id)
 
     def delete(self, what: Request) -> None:
-        problems = [problem for rule in self.delete_rules.get(what.type, ()) for problem in rule(what, self.world)]
+        problems = [
+            problem for rule in self.delete_rules.get(what.type, ()) for problem in rule(what, self.world)
+        ]
         if problems:
             raise Refused(f"deleting {what.type} {what.name}: " + "; ".join(problems))
         rule = self.names.get(what.type)
@@ -185,7 +188,10 @@ class Cloud:
         return {name: value for name, value in values.items() if name in what.schema.outputs}
 
     def named(self, rule: Name, what: Request) -> tuple[str, str]:
-        values = {**what.scope, **{key: value for key, value in what.inputs.items() if isinstance(value, str)}}
+        values = {
+            **what.scope,
+            **{key: value for key, value in what.inputs.items() if isinstance(value, str)},
+        }
         return rule.space.format_map(_Lenient(values)), rule.name.format_map(_Lenient(values))
 
 
@@ -201,7 +207,9 @@ def digits(*parts: str, length: int = 17) -> str:
 
 def fresh(what: Request, length: int = 17) -> str:
     """Hex digits for an id that no other resource has, also not a later one of the same name."""
-    return digits(what.type, what.name, what.scope["name"], str(random.SystemRandom().getrandbits(64)), length=length)
+    return digits(
+        what.type, what.name, what.scope["name"], str(random.SystemRandom().getrandbits(64)), length=length
+    )
 
 
 def guid(*parts: str) -> str:
@@ -223,15 +231,22 @@ def strings(value: Any) -> Iterator[str]:
 
 
 def public_key(world: World, identity: str, bits: int = 4096) -> str:
-    """PEM of a real RSA public key that belongs to a stand-in key for good.
+    """PEM of a real RSA public key that belongs to a stand-in key for good; no two keys share one.
 
-    Its private half is dropped at once: the sandbox shows who could open what, and opens nothing.
+    Its private half is dropped at once: the sandbox shows who could open what, and opens nothing. Keys take
+    seconds to make, so the cache keeps them for the next world.
     """
     from cryptography.hazmat.primitives.asymmetric import rsa
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-    def make() -> str:
-        key = rsa.generate_private_key(public_exponent=65537, key_size=bits)
-        return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
-
-    return world.remember(f"public key {identity}", make)
+    path = world.cache / "public-keys" / str(bits) / f"{world.number(f'public key {bits}', identity)}.pem"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        key = rsa.generate_private_key(public_exponent=65537, key_size=bits).public_key()
+        draft = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
+        draft.write_bytes(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+        # Whoever was first wins: a key that somebody has seen does not change.
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)
+        draft.unlink()
+    return path.read_text(encoding="ascii")

@@ -87,7 +87,10 @@ def _aws_value(shapes: Mapping[str, Any], name: str, value: Any, path: str) -> I
         elif "pattern" in shape and not _fits(shape["pattern"], value):
             yield path, f"{value!r} does not match {shape['pattern']}"
         elif not shape.get("min", 0) <= len(value) <= shape.get("max", len(value)):
-            yield path, f"has {len(value)} characters, allowed are {shape.get('min', 0)} to {shape.get('max')}"
+            yield (
+                path,
+                f"has {len(value)} characters, allowed are {shape.get('min', 0)} to {shape.get('max')}",
+            )
     elif isinstance(value, int) and not isinstance(value, bool) and kind in ("integer", "long"):
         low, high = shape.get("min", value), shape.get("max", value)
         if not low <= value <= high:
@@ -114,7 +117,9 @@ def _google_value(
         schema = {"type": "object", "properties": schemas[schema["$ref"]].get("properties", {})}
     if isinstance(value, dict):
         for key, item in value.items():
-            yield from _google_value(schemas, _member(schema.get("properties", {}), key), item, f"{path}.{key}")
+            yield from _google_value(
+                schemas, _member(schema.get("properties", {}), key), item, f"{path}.{key}"
+            )
     elif isinstance(value, list) and schema.get("type") == "array":
         for index, item in enumerate(value):
             yield from _google_value(schemas, schema["items"], item, f"{path}[{index}]")
@@ -145,5 +150,7 @@ def _aws_model(service: str) -> Mapping[str, Any]:
 
 @cache
 def _google_model(document: str) -> Mapping[str, Any]:
-    text = files("googleapiclient.discovery_cache").joinpath("documents", f"{document}.json").read_text("utf-8")
+    text = (
+        files("googleapiclient.discovery_cache").joinpath("documents", f"{document}.json").read_text("utf-8")
+    )
     return json.loads(text)["schemas"]
