@@ -18,6 +18,7 @@ from benchmarks import flatten
 from jewelhouse.sandbox import install
 from jewelhouse.sandbox.engine import Engine
 from jewelhouse.sandbox.paths import Paths
+from jewelhouse.stackfile import configuration, path_of
 
 PROJECT = Path(__file__).parents[1]
 STACK = "prod-aws"
@@ -36,10 +37,10 @@ def measure(kind: str, value: str) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def programs(flat: Path) -> dict[str, tuple[float, float]]:
+def programs(flat: Path, config: Path) -> dict[str, tuple[float, float]]:
     ours, theirs = [], []
     for _ in range(ROUNDS):
-        ours.append(measure("kit", STACK))
+        ours.append(measure("kit", str(config)))
         theirs.append(measure("flat", str(flat)))
     assert ours[0]["resources"] == theirs[0]["resources"], "the flat program must register the same resources"
 
@@ -92,7 +93,10 @@ def main() -> None:
         directory = Path(temporary)
         flat = directory / "flat.py"
         flatten.write(flatten.recorded(STACK), flat)
-        found = {**previews(flat, directory), **programs(flat), **growth()}
+        config = directory / "config.json"
+        lifecycle = configuration(path_of(STACK, PROJECT))
+        config.write_text(json.dumps(lifecycle, default=str), encoding="utf-8")
+        found = {**previews(flat, directory), **programs(flat, config), **growth()}
     over = False
     for name, (value, bound) in found.items():
         print(f"{name} {value:.3f} {bound}", flush=True)

@@ -1,6 +1,6 @@
 """Runs one program under mocks in this process and prints what it took, as JSON.
 
-Usage: python -m benchmarks.program kit STACK | flat FILE | chain N
+Usage: python -m benchmarks.program kit CONFIG | flat FILE | chain N
 """
 
 from __future__ import annotations
@@ -26,14 +26,13 @@ def _run(program: Any, config: dict[str, str] | None = None) -> int:
     return sum(request.custom for request in found.resources)
 
 
-def kit(stack: str) -> dict[str, Any]:
-    """The kit's own program on a shipped stack: reading, checking, deploying."""
+def kit(path: str) -> dict[str, Any]:
+    """The kit's own program with the configuration (JSON) that the engine would hand to it."""
     import runpy
 
-    from samples import PROJECT, stack as configuration
-
-    config = {"jewelhouse:lifecycle": json.dumps(configuration(stack), default=str)}
-    return {"resources": _run(lambda: runpy.run_path(str(PROJECT / "__main__.py")), config)}
+    config = {"jewelhouse:lifecycle": Path(path).read_text(encoding="utf-8")}
+    program = str(Path(__file__).parents[1] / "__main__.py")
+    return {"resources": _run(lambda: runpy.run_path(program), config)}
 
 
 def flat(path: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import linecache
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -26,7 +27,7 @@ def main(directory: Path) -> None:
     InvalidLifecycle or InvalidImages before any resource is registered.
     """
     # Loading an SDK makes many objects that live until the end: collecting in between costs a fifth of the time.
-    gc.set_threshold(200_000, 50, 100)
+    gc.set_threshold(10_000, 50, 100)
     images = lock.load(stacks_directory(directory) / "images.lock.yaml")
     lifecycle = parse(pulumi.Config("jewelhouse").get_object("lifecycle"), images)
     for name, value in deploy(lifecycle).items():
@@ -48,6 +49,8 @@ def deploy(lifecycle: Lifecycle) -> Mapping[str, Any]:
         cloud: import_module(f"jewelhouse.{cloud}.provision").provision(lifecycle)
         for cloud in graph.clouds(lifecycle)
     }
+    # Pulumi notes where each resource was registered, and Python keeps every source file of the SDK for that.
+    linecache.clearcache()
     return {
         "lifecycle": {
             "name": lifecycle.name,

@@ -187,7 +187,7 @@ class StandIn(protocol.Provider):
         return PropertyValue([PropertyValue(property)])
 
     def _blocks_its_successor(self, schema: Schema, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-        """Whether the old resource must go before the new one can be made, as the real provider decides it."""
+        """Whether the old resource must go before the new one is made, as the real provider decides it."""
         mark = AUTONAMED[self._package]
         if self._package == "azure-native":
             return not old.get(mark)
@@ -236,7 +236,7 @@ class StandIn(protocol.Provider):
     def _outputs(
         self, schema: Schema, given: Mapping[str, PropertyValue], computed: Mapping[str, Any]
     ) -> dict[str, PropertyValue]:
-        # A service may return more under an input's name than it was given (a vault's properties with its URI).
+        # A service may return more under an input's name than it was given (a vault's properties, its URI).
         known = {
             name: property_value(value)
             for name, value in computed.items()
@@ -292,6 +292,7 @@ def plain(value: PropertyValue) -> Any:
         return {key: plain(item) for key, item in value.value.items() if not _null(item)}
     if value.type is PropertyValueType.ARRAY:
         assert isinstance(value.value, Sequence)
+        assert not isinstance(value.value, str)
         return [plain(item) for item in value.value]
     if value.type is PropertyValueType.NUMBER:
         assert isinstance(value.value, float | int)

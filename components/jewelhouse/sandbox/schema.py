@@ -28,7 +28,7 @@ FORMAT = 10
 CATALOGUE = 40
 # Enumerations that an SDK has from another API under the same name, and what the property takes.
 MISTAKEN: Mapping[str, list[str]] = {
-    # Of scheduled query rules: learn.microsoft.com/azure/templates/microsoft.insights/scheduledqueryrules, 2026-10
+    # learn.microsoft.com/azure/templates/microsoft.insights/scheduledqueryrules, 2026-10
     "pulumi_azure_native.monitor._enums.ConditionOperator": [
         "Equals",
         "GreaterThan",
@@ -41,7 +41,8 @@ MISTAKEN: Mapping[str, list[str]] = {
 IMMUTABLE = re.compile(r"forces (a )?new resource|changing this (forces|will force)", re.IGNORECASE)
 # The first import format in the documentation of Google's types is the shape of the id.
 IMPORT_FORMAT = re.compile(r"^\s*\* `([^`]*\{\{\w+\}\}[^`]*)`$", re.MULTILINE)
-Type = Any  # "string" | "integer" | "number" | "boolean" | "any" | {"list"|"map": Type} | {"enum": [..]} | {"ref": name}
+# "string", "integer", "number", "boolean", "any", {"list" or "map": Type}, {"enum": [..]}, {"ref": name}
+Type = Any
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,7 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def undated(token: str) -> str:
-    """azure-native:compute/v20251101:VirtualMachine is the same type as azure-native:compute:VirtualMachine."""
+    """azure-native:compute/v20251101:VirtualMachine is azure-native:compute:VirtualMachine."""
     return re.sub(r"^(azure-native:\w+)/v\d{8}\w*:", r"\1:", token)
 
 

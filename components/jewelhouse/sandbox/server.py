@@ -1,4 +1,4 @@
-"""Serves a provider to the engine; a refusal reaches the user as the cloud would word it, without a traceback."""
+"""Serves a provider to the engine; a refusal reaches the user in the cloud's words, without a traceback."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ class World:
         return [_thing(row) for row in rows]
 
     def find(self, package: str, identity: str, kind: str = "") -> Thing | None:
-        """A resource by its id in any account, subscription or project; ids compare without case, as in ARM."""
+        """A resource by its id in any account, subscription or project; without case, as in ARM."""
         with self._open() as db:
             row = db.execute(
                 "SELECT type, id, scope, inputs, outputs FROM resources "
@@ -114,7 +114,8 @@ class World:
         """Resources whose inputs name an id."""
         with self._open() as db:
             rows = db.execute(
-                "SELECT type, id, scope, inputs, outputs FROM resources WHERE package = ? AND instr(inputs, ?)",
+                "SELECT type, id, scope, inputs, outputs FROM resources "
+                "WHERE package = ? AND instr(inputs, ?)",
                 (package, json.dumps(identity)),
             ).fetchall()
         return [_thing(row) for row in rows]
@@ -143,7 +144,8 @@ class World:
         """(holder, soft-deleted) of a name, or None when it is free."""
         with self._open() as db:
             row = db.execute(
-                "SELECT holder, until FROM names WHERE space = ? AND name = ? AND (until IS NULL OR until > ?)",
+                "SELECT holder, until FROM names "
+                "WHERE space = ? AND name = ? AND (until IS NULL OR until > ?)",
                 (space, name, time.time()),
             ).fetchone()
         return (row[0], row[1] is not None) if row else None
@@ -173,8 +175,8 @@ class World:
     def fails(self, kind: str, name: str) -> str | None:
         """The error that a test asked for in `fail.json`, counted down; None when this creation goes through.
 
-        `{"type": "aws:s3/bucket:Bucket", "name": ".*-store", "times": 2, "message": "..."}`: `name` is a regular
-        expression over the resource's whole name (default: any), `message` defaults to a throttled request.
+        `{"type": "aws:s3/bucket:Bucket", "name": ".*-store", "times": 2, "message": "..."}`: `name` is a
+        regular expression over the resource's whole name (default: any), `message` defaults to throttling.
         """
         path = self.directory / "fail.json"
         if not path.is_file():

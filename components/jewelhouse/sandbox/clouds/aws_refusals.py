@@ -57,8 +57,8 @@ def key_policy(what: Request, world: World) -> Iterator[str]:
     denied = any(_edits(statement, "Deny", what.scope) for statement in statements)
     if (denied or not allowed) and what.inputs.get("bypassPolicyLockoutSafetyCheck") is not True:
         yield (
-            "MalformedPolicyDocumentException: The new key policy will not allow you to update the key policy "
-            f"in the future. (caller {what.scope['caller'] or what.scope['account']})"
+            "MalformedPolicyDocumentException: The new key policy will not allow you to update the key "
+            f"policy in the future. (caller {what.scope['caller'] or what.scope['account']})"
         )
 
 

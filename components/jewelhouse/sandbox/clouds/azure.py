@@ -21,8 +21,12 @@ PATHS: Mapping[str, str] = {
     "azure-native:keyvault:Vault": "Microsoft.KeyVault/vaults/{vaultName}",
     "azure-native:keyvault:Key": "Microsoft.KeyVault/vaults/{vaultName}/keys/{keyName}",
     "azure-native:network:VirtualNetwork": "Microsoft.Network/virtualNetworks/{virtualNetworkName}",
-    "azure-native:network:Subnet": "Microsoft.Network/virtualNetworks/{virtualNetworkName}/subnets/{subnetName}",
-    "azure-native:network:NetworkSecurityGroup": "Microsoft.Network/networkSecurityGroups/{networkSecurityGroupName}",
+    "azure-native:network:Subnet": (
+        "Microsoft.Network/virtualNetworks/{virtualNetworkName}/subnets/{subnetName}"
+    ),
+    "azure-native:network:NetworkSecurityGroup": (
+        "Microsoft.Network/networkSecurityGroups/{networkSecurityGroupName}"
+    ),
     "azure-native:network:NetworkInterface": "Microsoft.Network/networkInterfaces/{networkInterfaceName}",
     "azure-native:network:PrivateEndpoint": "Microsoft.Network/privateEndpoints/{privateEndpointName}",
     "azure-native:network:PrivateDnsZoneGroup": (
@@ -36,7 +40,9 @@ PATHS: Mapping[str, str] = {
     "azure-native:storage:BlobContainer": (
         "Microsoft.Storage/storageAccounts/{accountName}/blobServices/default/containers/{containerName}"
     ),
-    "azure-native:storage:BlobServiceProperties": "Microsoft.Storage/storageAccounts/{accountName}/blobServices/default",
+    "azure-native:storage:BlobServiceProperties": (
+        "Microsoft.Storage/storageAccounts/{accountName}/blobServices/default"
+    ),
     "azure-native:storage:ManagementPolicy": (
         "Microsoft.Storage/storageAccounts/{accountName}/managementPolicies/default"
     ),
@@ -52,13 +58,19 @@ PATHS: Mapping[str, str] = {
     ),
     "azure-native:compute:VirtualMachine": "Microsoft.Compute/virtualMachines/{vmName}",
     "azure-native:compute:DiskEncryptionSet": "Microsoft.Compute/diskEncryptionSets/{diskEncryptionSetName}",
-    "azure-native:containerinstance:ContainerGroup": "Microsoft.ContainerInstance/containerGroups/{containerGroupName}",
+    "azure-native:containerinstance:ContainerGroup": (
+        "Microsoft.ContainerInstance/containerGroups/{containerGroupName}"
+    ),
     "azure-native:operationalinsights:Workspace": "Microsoft.OperationalInsights/workspaces/{workspaceName}",
-    "azure-native:monitor:DiagnosticSetting": "{resourceUri}/providers/Microsoft.Insights/diagnosticSettings/{name}",
+    "azure-native:monitor:DiagnosticSetting": (
+        "{resourceUri}/providers/Microsoft.Insights/diagnosticSettings/{name}"
+    ),
     "azure-native:monitor:ActionGroup": "Microsoft.Insights/actionGroups/{actionGroupName}",
     "azure-native:monitor:ScheduledQueryRule": "Microsoft.Insights/scheduledQueryRules/{ruleName}",
     "azure-native:monitor:ActivityLogAlert": "Microsoft.Insights/activityLogAlerts/{activityLogAlertName}",
-    "azure-native:attestation:AttestationProvider": "Microsoft.Attestation/attestationProviders/{providerName}",
+    "azure-native:attestation:AttestationProvider": (
+        "Microsoft.Attestation/attestationProviders/{providerName}"
+    ),
     "azure-native:containerregistry:Registry": "Microsoft.ContainerRegistry/registries/{registryName}",
 }
 # Names that allow letters and digits only, or are short.

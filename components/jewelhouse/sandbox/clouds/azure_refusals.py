@@ -27,7 +27,10 @@ def vault(what: Request, world: World) -> Iterator[str]:
         yield f"BadRequest: softDeleteRetentionInDays must be 7 to 90, found {days}"
     before = what.previous.inputs.get("properties", {}) if what.previous else {}
     if before.get("softDeleteRetentionInDays", days) != days:
-        yield 'BadRequest: The property "softDeleteRetentionInDays" has been set already and it can\'t be modified.'
+        yield (
+            'BadRequest: The property "softDeleteRetentionInDays" has been set already '
+            "and it can't be modified."
+        )
 
 
 def key(what: Request, world: World) -> Iterator[str]:
@@ -83,8 +86,8 @@ def confidential_vm(what: Request, world: World) -> Iterator[str]:
         return
     if isinstance(size, str) and hardware.tee_of(size) is None:
         yield (
-            f"BadRequest: The VM size '{size}' is not supported for creation of VMs and Virtual Machine Scale "
-            "Set with 'ConfidentialVM' security type."
+            f"BadRequest: The VM size '{size}' is not supported for creation of VMs and Virtual Machine "
+            "Scale Set with 'ConfidentialVM' security type."
         )
     if not encryption:
         yield (

@@ -72,7 +72,7 @@ Answer = Callable[[Mapping[str, Any], Mapping[str, str], World], Mapping[str, An
 
 @dataclass(frozen=True)
 class Name:
-    """A name that must be free within a space: `{bucket}` within `s3`, kept for `held` seconds when deleted."""
+    """A name that must be free in a space: `{bucket}` in `s3`, kept for `held` seconds when deleted."""
 
     space: str
     name: str
@@ -92,7 +92,7 @@ class Cloud:
     outputs: Mapping[str, Make] = {}
     fixed: Mapping[str, frozenset[str]] = {}
     create_only: Mapping[str, str] = {}
-    # Rules for every type but the one that holds all others; ids that follow from the inputs are known to them.
+    # Rules for every type but the one that holds all others; they know ids that follow from the inputs.
     common_rules: Sequence[Rule] = ()
     root = ""
     named_by_inputs = False

@@ -1,4 +1,4 @@
-"""The stand-in Google Cloud: ids, self links, default outputs; `gcp_refusals` and `gcp_answers` say the rest."""
+"""The stand-in Google Cloud: ids, self links, outputs; `gcp_refusals` and `gcp_answers` say the rest."""
 
 from __future__ import annotations
 
@@ -134,8 +134,10 @@ OUTPUTS: Mapping[str, Make] = {
     },
     "gcp:iam/workloadIdentityPool:WorkloadIdentityPool": lambda what, world: {"state": "ACTIVE"},
     "gcp:compute/regionInstanceGroupManager:RegionInstanceGroupManager": lambda what, world: {
-        "instanceGroup": f"{COMPUTE}projects/{_project(what)}/regions/{what.inputs.get('region')}/instanceGroups/"
-        f"{what.inputs['name']}"
+        "instanceGroup": (
+            f"{COMPUTE}projects/{_project(what)}/regions/{what.inputs.get('region')}/instanceGroups/"
+            f"{what.inputs['name']}"
+        )
     },
 }
 

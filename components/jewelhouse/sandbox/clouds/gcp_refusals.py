@@ -39,19 +39,25 @@ def confidential(what: Request, world: World) -> Iterator[str]:
     tee = next((tee for tee, name in hardware.CONFIDENTIAL_TYPES.items() if name == (kind or "SEV")), None)
     offer = hardware.offer(machine, tee) if tee else None
     if machine and offer is None:
-        yield f"Invalid value for field 'resource.confidentialInstanceConfig': {kind} is not supported on {machine}"
+        yield (
+            f"Invalid value for field 'resource.confidentialInstanceConfig': {kind} is not supported "
+            f"on {machine}"
+        )
     zone = what.inputs.get("zone")
     if offer and offer.zones and isinstance(zone, str) and zone not in offer.zones:
-        yield f"Invalid value for field 'resource.machineType': {kind} on {machine} does not exist in zone {zone}"
+        yield (
+            f"Invalid value for field 'resource.machineType': {kind} on {machine} does not exist in zone "
+            f"{zone}"
+        )
     maintenance = what.get("scheduling.onHostMaintenance", "MIGRATE")
     if maintenance != "TERMINATE" and not (offer and offer.migrates):
         yield (
-            f"Instance cannot have onHostMaintenance {maintenance}: {kind} on {machine} does not support live "
-            "migration, set it to TERMINATE"
+            f"Instance cannot have onHostMaintenance {maintenance}: {kind} on {machine} does not support "
+            "live migration, set it to TERMINATE"
         )
-    if offer and offer.min_cpu_platform and kind == "SEV_SNP":
-        if what.inputs.get("minCpuPlatform") != offer.min_cpu_platform:
-            yield f"SEV_SNP requires minCpuPlatform {offer.min_cpu_platform}"
+    platform = offer.min_cpu_platform if offer and kind == "SEV_SNP" else None
+    if platform and what.inputs.get("minCpuPlatform") != platform:
+        yield f"SEV_SNP requires minCpuPlatform {platform}"
     if machine == hardware.GPU_MACHINE and what.get("scheduling.provisioningModel") not in (
         "SPOT",
         "FLEX_START",
@@ -152,9 +158,9 @@ def key_purpose(what: Request, world: World) -> Iterator[str]:
     if isinstance(algorithm, str):
         wanted = next((name for prefix, name in PURPOSES if algorithm.startswith(prefix)), purpose)
         if wanted != purpose:
-            yield f"googleapi: Error 400: algorithm {algorithm} is not valid for purpose {purpose}., badRequest"
+            yield f"googleapi: Error 400: {algorithm} is not valid for purpose {purpose}., badRequest"
     if purpose != "ENCRYPT_DECRYPT" and what.inputs.get("rotationPeriod"):
-        yield f"googleapi: Error 400: rotation_period cannot be set on keys with purpose {purpose}., badRequest"
+        yield f"googleapi: Error 400: keys with purpose {purpose} take no rotation_period., badRequest"
 
 
 RULES: Mapping[str, tuple[Rule, ...]] = {
