@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pulumi
+
 from jewelhouse.deploy import main
 from jewelhouse.errors import JewelhouseError
 

@@ -85,7 +85,9 @@ def previews(flat: Path, directory: Path) -> dict[str, tuple[float, float]]:
             began = time.perf_counter()
             engine.preview(STACK)
             times[name].append(time.perf_counter() - began)
-    return {"preview/wall-vs-flat": (statistics.median(times["kit"]) / statistics.median(times["flat"]), 1.15)}
+    return {
+        "preview/wall-vs-flat": (statistics.median(times["kit"]) / statistics.median(times["flat"]), 1.15)
+    }
 
 
 def main() -> None:

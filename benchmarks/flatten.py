@@ -36,7 +36,9 @@ def recorded(stack: str) -> Recording:
     def call(token: str, args: dict[str, Any]) -> dict[str, Any]:
         return {"publicKeyPem": "pem"}
 
-    return record(lambda: deploy(shipped(stack)), outputs=outputs, call=call, identify=lambda name: f"<<{name}|id>>")
+    return record(
+        lambda: deploy(shipped(stack)), outputs=outputs, call=call, identify=lambda name: f"<<{name}|id>>"
+    )
 
 
 def write(recording: Recording, path: Path) -> int:
@@ -62,7 +64,9 @@ def _call(request: Request, variables: dict[str, str]) -> str:
     arguments = _arguments_class(loaded, getattr(loaded, name))
     assert arguments is not None
     python = {wire: key for key, wire in _types.input_type_py_to_pulumi_names(arguments).items()}
-    given = ", ".join(f"{python[key]}={_expression(value, variables)}" for key, value in request.inputs.items())
+    given = ", ".join(
+        f"{python[key]}={_expression(value, variables)}" for key, value in request.inputs.items()
+    )
     options = [f"provider={variables[request.provider_name]}"]
     if request.protect:
         options.append("protect=True")
@@ -72,7 +76,9 @@ def _call(request: Request, variables: dict[str, str]) -> str:
 
 def _expression(value: Any, variables: dict[str, str]) -> str:
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key!r}: {_expression(item, variables)}" for key, item in value.items()) + "}"
+        return (
+            "{" + ", ".join(f"{key!r}: {_expression(item, variables)}" for key, item in value.items()) + "}"
+        )
     if isinstance(value, list):
         return "[" + ", ".join(_expression(item, variables) for item in value) + "]"
     if not isinstance(value, str) or not MARK.search(value):

@@ -16,7 +16,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 
 def _outputs(token: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
-    return {key: inputs.get(key, f"{name}-{key}") for key in ("arn", "bucket", "keyId", "latestVersion", "name")}
+    return {
+        key: inputs.get(key, f"{name}-{key}") for key in ("arn", "bucket", "keyId", "latestVersion", "name")
+    }
 
 
 def _run(program: Any, config: dict[str, str] | None = None) -> int:
@@ -55,7 +57,11 @@ def chain(count: int) -> dict[str, Any]:
         for index in range(count)
     }
     config["stages"] = {
-        f"s{index}": {**stage, "opens": [f"a{index}"], "seals": [f"a{index + 1}"] if index + 1 < count else []}
+        f"s{index}": {
+            **stage,
+            "opens": [f"a{index}"],
+            "seals": [f"a{index + 1}"] if index + 1 < count else [],
+        }
         for index in range(count)
     }
     began = time.process_time()
@@ -66,7 +72,11 @@ def chain(count: int) -> dict[str, Any]:
 def main() -> None:
     kind, value = sys.argv[1:3]
     found = {"kit": kit, "flat": flat, "chain": lambda text: chain(int(text))}[kind](value)
-    loaded = [name for name in sys.modules if name.split(".")[0] in ("pulumi_aws", "pulumi_gcp", "pulumi_azure_native")]
+    loaded = [
+        name
+        for name in sys.modules
+        if name.split(".")[0] in ("pulumi_aws", "pulumi_gcp", "pulumi_azure_native")
+    ]
     print(
         json.dumps(
             {

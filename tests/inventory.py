@@ -1,4 +1,4 @@
-"""Compares a recording with a YAML inventory: what a component must contain, and nothing that does not matter.
+"""Compares a recording with a YAML inventory: what a component must contain, nothing that does not matter.
 
 ```yaml
 counts: {aws:kms/key:Key: 1}          # exactly this many of a type

@@ -38,7 +38,10 @@ def tpm_image(**values: Any) -> Change:
 
 
 def space_image(**values: Any) -> Change:
-    good = {"reference": f"registry.example/server@{DIGEST}", "measurements": {"image_digest": DIGEST}}
+    good = {
+        "reference": f"europe-west4-docker.pkg.dev/op-runtime/kit/server@{DIGEST}",
+        "measurements": {"image_digest": DIGEST},
+    }
     return _image("server", "gcp-confidential-space", good, values)
 
 
@@ -60,10 +63,10 @@ def google_vm(**image: Any) -> Change:
         config["stages"]["evaluate"] = {
             "kind": "evaluation",
             "platform": "gcp-cvm",
-            "tee": "sev-snp",
+            "tee": "tdx",
             "region": "europe-west4",
             "image": "evaluator",
-            "machine": {"type": "n2d-standard-4"},
+            "machine": {"type": "c3-standard-4"},
             "opens": ["corpus"],
         }
         config["images"] = {"evaluator": {"gcp-cvm": {**good, **image}}}
@@ -381,16 +384,47 @@ BAD: list[tuple[str, Change | list[Change], str, str]] = [
     ("gpu", put("stages.serve-google.region", "europe-west1"), "stages.serve-google.region", "us-central1"),
     (
         "dev",
-        [google_vm(), put("stages.evaluate.region", "us-east1")],
+        [google_vm(), put("stages.evaluate.region", "europe-west1")],
         "stages.evaluate.region",
-        "n2d-standard-4",
+        "c3-standard-4",
+    ),
+    (
+        "dev",
+        [
+            google_vm(),
+            put("stages.evaluate.tee", "sev-snp"),
+            put("stages.evaluate.machine.type", "n2d-standard-4"),
+        ],
+        "stages.evaluate.tee",
+        "no hwmodel for sev-snp",
+    ),
+    (
+        "prod-azure",
+        put("artifacts.open-base.licences.community.expires", "2099-01-01"),
+        "artifacts.open-base.licences",
+        "Key Vault also releases expired keys",
+    ),
+    (
+        "prod-azure",
+        put(
+            "parties.operator.azure.registry",
+            f"/subscriptions/{'1' * 36}/resourceGroups/g/providers/Microsoft.ContainerRegistry/registries/other",
+        ),
+        "parties.operator.azure.registry",
+        "other.azurecr.io",
+    ),
+    (
+        "dev",
+        space_image(reference=f"docker.io/library/server@{DIGEST}"),
+        "images.server.gcp-confidential-space.reference",
+        "is not Artifact Registry",
     ),
     # references and debug images
     ("dev", enclave_image(debug=True), "images.finetuner.aws-enclave", "debug image"),
     ("dev", enclave_image(reference="finetuner.eif"), "images.finetuner.aws-enclave.reference", "no digest"),
     (
         "dev",
-        space_image(reference=f"registry.example/server-debug@{DIGEST}"),
+        space_image(reference=f"europe-west4-docker.pkg.dev/op-runtime/kit/server-debug@{DIGEST}"),
         "images.server.gcp-confidential-space.reference",
         "debug image",
     ),

@@ -74,7 +74,11 @@ def lifecycle(artifacts: list[Artifact], stages: list[Stage], **values: Any) -> 
     images = [
         image(Platform.AWS_ENCLAVE, DIGEST, PCR0="1" * 96),
         image(Platform.AWS_NITROTPM, "ami-0123456789abcdef0", PCR4="1" * 96, PCR12="0" * 96),
-        image(Platform.GCP_CONFIDENTIAL_SPACE, f"registry.example/tuner@{DIGEST}", image_digest=DIGEST),
+        image(
+            Platform.GCP_CONFIDENTIAL_SPACE,
+            f"europe-west4-docker.pkg.dev/op-runtime/kit/tuner@{DIGEST}",
+            image_digest=DIGEST,
+        ),
         image(Platform.GCP_CVM, "projects/op-images/global/images/tuner-1"),
     ]
     defaults: dict[str, Any] = {
@@ -325,7 +329,7 @@ def test_a_proof_that_a_platform_cannot_give_is_refused_with_what_to_choose():
 GOOD_IMAGES = [
     image(Platform.AWS_ENCLAVE, DIGEST, PCR0="1" * 96, PCR1="2" * 96, PCR8="3" * 96),
     image(Platform.AWS_NITROTPM, "ami-0123456789abcdef0", PCR7="1" * 96),
-    image(Platform.AWS_NITROTPM, "ami-01234567", PCR4="1" * 96, PCR12="2" * 96),
+    image(Platform.AWS_NITROTPM, "ami-01234567", PCR4="1" * 96, PCR12="0" * 96),
     image(Platform.GCP_CVM, "projects/confidential-vm-images/global/images/cos-tdx-113-18244-85-49"),
 ]
 
@@ -356,7 +360,7 @@ def test_a_container_policy_gives_its_hostdata():
     good = Image(
         name="tuner",
         platform=Platform.AZURE_CONTAINER,
-        reference=f"registry.example/tuner@{DIGEST}",
+        reference=f"europe-west4-docker.pkg.dev/op-runtime/kit/tuner@{DIGEST}",
         measurements=(Measurements(values={"hostdata": hashlib.sha256(policy).hexdigest()}),),
         container_policy=base64.b64encode(policy).decode(),
     )

@@ -6,11 +6,10 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
-from samples import ALL_STACKS, STACKS, lock, shipped, stack
+from samples import ALL_STACKS, STACKS, lock, shipped
 
 from jewelhouse import lifecycle as graph
 from jewelhouse.model import Cloud, Platform
@@ -151,7 +150,9 @@ def rolled(platform: Platform, image: str) -> dict[str, Any]:
 
 def attested(engine: Engine) -> dict[str, dict[str, Any]]:
     """Policies of the attested keys on AWS by key id; keys of logs and stores are not among them."""
-    policies = {key["id"]: json.loads(key["inputs"]["policy"]) for key in of_type(engine, "prod-aws", KEYS[Cloud.AWS])}
+    policies = {
+        key["id"]: json.loads(key["inputs"]["policy"]) for key in of_type(engine, "prod-aws", KEYS[Cloud.AWS])
+    }
     return {
         identity: policy
         for identity, policy in policies.items()
@@ -206,8 +207,14 @@ def test_a_changed_policy_is_a_new_key_beside_the_old_one_on_azure(engine: Calla
     up(run, "prod-azure")
     token = KEYS[Cloud.AZURE]
     before = {key["urn"]: key for key in of_type(run, "prod-azure", token)}
-    up(run, "prod-azure", changes={"stages.train.authority": "https://mine.weu.attest.azure.net",
-                                   "stages.train.authority-policy": "wm9mHlvTU82e8UqoOy1Yj1FBRSNkfe99-69IYDq9eWs"})  # fmt: skip
+    up(
+        run,
+        "prod-azure",
+        changes={
+            "stages.train.authority": "https://mine.weu.attest.azure.net",
+            "stages.train.authority-policy": "wm9mHlvTU82e8UqoOy1Yj1FBRSNkfe99-69IYDq9eWs",
+        },
+    )
     after = {key["urn"]: key for key in of_type(run, "prod-azure", token)}
     changed = [urn for urn in before if "corpus" in urn or "recipe" in urn]
     assert len(changed) == 2

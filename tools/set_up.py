@@ -19,7 +19,9 @@ FILES = ("requirements.txt", "requirements-sandbox.txt", "requirements-dev.txt",
 
 def main() -> None:
     if sys.version_info < (3, 11):
-        sys.exit(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: make PYTHON=python3.12 ...")
+        sys.exit(
+            f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: make PYTHON=python3.12 ..."
+        )
     if STAMP.is_file() and STAMP.read_text() == wanted() and works():
         return
     python = VENV / "bin" / "python"
@@ -29,7 +31,16 @@ def main() -> None:
     STAMP.unlink(missing_ok=True)
     step(
         "Installing Python packages (some minutes the first time: the cloud SDKs are large)",
-        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", "requirements-dev.txt"],
+        [
+            str(python),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "-r",
+            "requirements-dev.txt",
+        ],
     )
     if not works():
         sys.exit(".venv was made, but jewelhouse cannot be imported from it; remove .venv and run again")
@@ -45,7 +56,9 @@ def wanted() -> str:
 
 def works() -> bool:
     probe = "import jewelhouse, pulumi, pydantic, typer, pytest"
-    return subprocess.run([VENV / "bin" / "python", "-c", probe], capture_output=True, cwd="/").returncode == 0
+    return (
+        subprocess.run([VENV / "bin" / "python", "-c", probe], capture_output=True, cwd="/").returncode == 0
+    )
 
 
 def step(text: str, command: list[str]) -> None:
@@ -53,7 +66,9 @@ def step(text: str, command: list[str]) -> None:
     began = time.monotonic()
     done = subprocess.run(command, cwd=PROJECT)
     if done.returncode:
-        sys.exit(f"{' '.join(command[:4])} failed; nothing is half-installed for good: run again after mending it")
+        sys.exit(
+            f"{' '.join(command[:4])} failed; nothing is half-installed for good: run again after mending it"
+        )
     print(f"  done in {time.monotonic() - began:.1f} s", flush=True)
 
 

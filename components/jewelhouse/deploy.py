@@ -26,7 +26,7 @@ def main(directory: Path) -> None:
     `directory` holds Pulumi.yaml; the lock file is `images.lock.yaml` beside the stack files. Raises
     InvalidLifecycle or InvalidImages before any resource is registered.
     """
-    # Loading an SDK makes many objects that live until the end: collecting in between costs a fifth of the time.
+    # Loading an SDK makes many objects that live until the end: collecting in between is a fifth of the time.
     gc.set_threshold(10_000, 50, 100)
     images = lock.load(stacks_directory(directory) / "images.lock.yaml")
     lifecycle = parse(pulumi.Config("jewelhouse").get_object("lifecycle"), images)

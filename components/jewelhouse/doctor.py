@@ -106,7 +106,9 @@ def _cli(paths: Paths, sandbox: bool) -> Iterator[Finding]:
 
 def _stand_ins(paths: Paths) -> Iterator[Finding]:
     for package in SDKS:
-        launcher = paths.home / "plugins" / f"resource-{package}-v{version(package)}" / f"pulumi-resource-{package}"
+        launcher = (
+            paths.home / "plugins" / f"resource-{package}-v{version(package)}" / f"pulumi-resource-{package}"
+        )
         yield Finding(
             name=f"Stand-in provider {package}",
             ok=os.access(launcher, os.X_OK),
@@ -129,7 +131,11 @@ def _plugin(package: str) -> Finding:
 
 
 def _aws() -> Finding:
-    ways = [name for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE") if os.environ.get(name)]
+    ways = [
+        name
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE")
+        if os.environ.get(name)
+    ]
     ways += [str(path) for path in _files("AWS_SHARED_CREDENTIALS_FILE", ".aws/credentials", ".aws/config")]
     return _credentials("AWS", ways, "aws sso login, or set AWS_PROFILE")
 

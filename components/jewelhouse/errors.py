@@ -32,9 +32,7 @@ class JewelhouseError(Exception):
     """Root of all errors that the kit raises on purpose; carries one or more problems."""
 
     def __init__(self, what: str, *, where: str = "", remedy: str = "", source: str = "") -> None:
-        self.problems: tuple[Problem, ...] = (
-            Problem(where=where, what=what, remedy=remedy, source=source),
-        )
+        self.problems: tuple[Problem, ...] = (Problem(where=where, what=what, remedy=remedy, source=source),)
         super().__init__(str(self.problems[0]))
 
     @property

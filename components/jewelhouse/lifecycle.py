@@ -1,4 +1,4 @@
-"""The graph of a lifecycle: order, who opens what, which keys and stores exist where, who may release them."""
+"""The graph of a lifecycle: order, who opens what, which keys and stores exist where, who may open them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from types import MappingProxyType
 from jewelhouse.model import Artifact, AttestedKey, Cloud, Licence, Lifecycle, Platform, Stage
 from jewelhouse.names import workload_identity
 from jewelhouse.release.policy import Gate, ReleasePolicy
+
 
 @dataclass(frozen=True, order=True)
 class Store:
@@ -88,7 +89,7 @@ def stores(lifecycle: Lifecycle, cloud: Cloud) -> tuple[Store, ...]:
 
 
 def licence_for(lifecycle: Lifecycle, artifact: Artifact, stage: Stage) -> Licence | None:
-    """The tier that lets a stage open an artifact: held by its operator, for its kind, the longest of these."""
+    """The tier that lets a stage open an artifact: held by its operator, for its kind, the longest one."""
     fitting = [
         licence
         for licence in artifact.licences
@@ -97,7 +98,9 @@ def licence_for(lifecycle: Lifecycle, artifact: Artifact, stage: Stage) -> Licen
     unlimited = [licence for licence in fitting if licence.expires is None]
     if unlimited:
         return unlimited[0]
-    return max(fitting, key=lambda licence: licence.expires.timestamp() if licence.expires else 0, default=None)
+    return max(
+        fitting, key=lambda licence: licence.expires.timestamp() if licence.expires else 0, default=None
+    )
 
 
 def release_policies(lifecycle: Lifecycle) -> Mapping[AttestedKey, ReleasePolicy]:

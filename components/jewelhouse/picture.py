@@ -1,4 +1,4 @@
-"""The lifecycle drawn from its graph: Mermaid text, or an SVG in columns from what is supplied to what serves."""
+"""The lifecycle drawn from its graph: Mermaid text, or an SVG in columns from supplied to served."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ def mermaid(lifecycle: Lifecycle) -> str:
         if stages:
             lines.append(f'  subgraph {cloud}["{CLOUD_NAMES[cloud]}"]')
             lines += [
-                f'    s_{_id(stage.name)}["{stage.name}<br/>{stage.platform}, {stage.tee}"]' for stage in stages
+                f'    s_{_id(stage.name)}["{stage.name}<br/>{stage.platform}, {stage.tee}"]'
+                for stage in stages
             ]
             lines.append("  end")
     for stage in order(lifecycle):
@@ -99,7 +100,9 @@ def _layout(lifecycle: Lifecycle) -> dict[str, Node]:
     place: dict[str, float] = {}
     for number in sorted(columns):
         # Each box stands near the mean height of what feeds it, so that few arrows cross.
-        column = sorted(columns[number], key=lambda key: _mean([place[n] for n in neighbours[key] if n in place]))
+        column = sorted(
+            columns[number], key=lambda key: _mean([place[n] for n in neighbours[key] if n in place])
+        )
         offset = (tallest - len(column)) / 2
         for row, key in enumerate(column):
             place[key] = row + offset

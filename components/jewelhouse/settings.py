@@ -92,7 +92,8 @@ class AwsAccountSettings(Settings):
 
 
 REGISTRY = (
-    r"^/subscriptions/[0-9a-fA-F-]{36}/resourceGroups/[^/]+/providers/Microsoft\.ContainerRegistry/registries/\w+$"
+    r"^/subscriptions/[0-9a-fA-F-]{36}/resourceGroups/[^/]+"
+    r"/providers/Microsoft\.ContainerRegistry/registries/\w+$"
 )
 
 

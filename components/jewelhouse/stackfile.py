@@ -26,7 +26,9 @@ def project_directory(start: Path | None = None) -> Path:
         if (directory / "Pulumi.yaml").is_file():
             return directory
     raise JewelhouseError(
-        "there is no Pulumi.yaml here or above", where=str(here), remedy="change into the project, or use --file"
+        "there is no Pulumi.yaml here or above",
+        where=str(here),
+        remedy="change into the project, or use --file",
     )
 
 

@@ -3,8 +3,9 @@ import json
 import jsonschema
 import pytest
 import yaml
-from jewelhouse.cli import main
 from samples import ALL_STACKS, STACKS, changed, put, stack
+
+from jewelhouse.cli import main
 
 
 @pytest.fixture
@@ -36,7 +37,9 @@ def test_check_says_what_is_weakened_and_declared(run):
 
 
 def test_a_bad_file_is_refused_with_every_path_and_no_traceback(run, tmp_path):
-    bad = changed(stack("dev"), put("stages.train.platform", "nowhere"), put("artifacts.base.owner", "nobody"))
+    bad = changed(
+        stack("dev"), put("stages.train.platform", "nowhere"), put("artifacts.base.owner", "nobody")
+    )
     (tmp_path / "Pulumi.bad.yaml").write_text(yaml.safe_dump({"config": {"jewelhouse:lifecycle": bad}}))
     (tmp_path / "images.lock.yaml").write_text((STACKS / "images.lock.yaml").read_text())
     code, out, err = run("lifecycle", "check", "--file", str(tmp_path / "Pulumi.bad.yaml"))
@@ -70,11 +73,18 @@ def test_schema_accepts_every_shipped_stack_and_refuses_a_typo(run):
         jsonschema.validate(document, schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(
-            {"config": {"jewelhouse:lifecycle": changed(stack("prod-aws"), put("stages.finetune.opend", []))}}, schema
+            {
+                "config": {
+                    "jewelhouse:lifecycle": changed(stack("prod-aws"), put("stages.finetune.opend", []))
+                }
+            },
+            schema,
         )
 
 
-@pytest.mark.parametrize(("form", "begins"), [("svg", "<svg"), ("mermaid", "flowchart LR"), ("table", "Who opens")])
+@pytest.mark.parametrize(
+    ("form", "begins"), [("svg", "<svg"), ("mermaid", "flowchart LR"), ("table", "Who opens")]
+)
 def test_show_draws_the_lifecycle(run, form, begins):
     code, out, _ = run("lifecycle", "show", "--stack", "federated", "--format", form)
     assert code == 0

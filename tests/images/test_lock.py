@@ -4,6 +4,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+
 from jewelhouse.errors import InvalidImages
 from jewelhouse.images.lock import load
 from jewelhouse.model import Platform
@@ -44,14 +45,26 @@ def test_current_values_come_before_those_being_rolled_out_of(tmp_path):
         ({**GOOD, "imgs": {}}, "imgs: is not a known setting"),
         ({"version": 1}, "images: is missing"),
         ({"version": 1, "images": {"server": {}}}, "images.server: must map platforms to images"),
-        ({"version": 1, "images": {"server": {"aws-enclav": {}}}}, "images.server.aws-enclav: is not a platform"),
-        ({"version": 1, "images": {"server": {"aws-enclave": {}}}}, "images.server.aws-enclave.reference: is missing"),
         (
-            {"version": 1, "images": {"server": {"aws-enclave": {"reference": "x", "measurements": {"PCR99": "0"}}}}},
+            {"version": 1, "images": {"server": {"aws-enclav": {}}}},
+            "images.server.aws-enclav: is not a platform",
+        ),
+        (
+            {"version": 1, "images": {"server": {"aws-enclave": {}}}},
+            "images.server.aws-enclave.reference: is missing",
+        ),
+        (
+            {
+                "version": 1,
+                "images": {"server": {"aws-enclave": {"reference": "x", "measurements": {"PCR99": "0"}}}},
+            },
             "PCR99",
         ),
         (
-            {"version": 1, "images": {"server": {"aws-enclave": {"reference": "x", "measurements": {"PCR0": 0}}}}},
+            {
+                "version": 1,
+                "images": {"server": {"aws-enclave": {"reference": "x", "measurements": {"PCR0": 0}}}},
+            },
             "put it in quotes",
         ),
     ],
@@ -81,4 +94,5 @@ def test_any_content_loads_or_is_refused_with_problems(tmp_path_factory, content
     try:
         load(path)
     except InvalidImages as error:
-        assert error.problems
+        refused = error.problems
+        assert refused

@@ -10,8 +10,10 @@ from importlib import import_module
 
 from jewelhouse.checks import graph, images, parties, terms
 from jewelhouse.checks.scope import Scope
-from jewelhouse.errors import Problem
+from jewelhouse.errors import JewelhouseError, Problem
+from jewelhouse.lifecycle import release_policies
 from jewelhouse.model import Lifecycle
+from jewelhouse.release import compiler
 
 
 def problems(
@@ -33,4 +35,17 @@ def problems(
         found += images.of_stage(scope, stage, where)
         found += terms.of_stage(scope, stage, where)
     found += images.problems(scope)
+    if not found and not broken:
+        found += _uncompilable(lifecycle)
     return list(dict.fromkeys(found))
+
+
+def _uncompilable(lifecycle: Lifecycle) -> list[Problem]:
+    """What the release compilers refuse: gates that prove too little, documents over a service's limit."""
+    found: list[Problem] = []
+    for policy in release_policies(lifecycle).values():
+        try:
+            compiler.compile(policy)
+        except JewelhouseError as error:
+            found += error.problems
+    return found

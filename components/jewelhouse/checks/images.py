@@ -40,6 +40,8 @@ _MOVING = (
     (r".*[:/]latest", "is whatever is latest, not fixed bytes"),
     (r"[^@]*", "has no digest or version, so it does not fix the bytes"),
 )
+# The private networks on Google Cloud reach Google's own services only.
+_ARTIFACT_REGISTRY = re.compile(r"[a-z0-9-]+-docker\.pkg\.dev/[a-z0-9-]+/[a-z0-9-]+/")
 _DEBUG = re.compile(r"(?<![a-z0-9])debug(?![a-z0-9])")
 
 
@@ -124,6 +126,12 @@ def _reference(image: Image, where: str) -> Iterator[Problem]:
                 what="is not the digest in the reference, so the container that runs would never get a key",
                 remedy=f"set it to {digest}, or correct the reference",
             )
+    if image.platform is Platform.GCP_CONFIDENTIAL_SPACE and not _ARTIFACT_REGISTRY.match(image.reference):
+        yield Problem(
+            where=f"{where}.reference",
+            what=f"{image.reference.split('/')[0]} is not Artifact Registry, and stages reach nothing else",
+            remedy="push the image to <location>-docker.pkg.dev/<project>/<repository>/; its digest stays",
+        )
 
 
 def _measurements(image: Image, where: str) -> Iterator[Problem]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from jewelhouse.checks.scope import Scope
 from jewelhouse.errors import Problem
-from jewelhouse.model import AwsAccount, AzureAccount, Cloud, GcpAccount, Party, Platform, Stage
+from jewelhouse.model import Account, AwsAccount, AzureAccount, Cloud, GcpAccount, Party, Platform, Stage
 from jewelhouse.names import aws_partition
 from jewelhouse.yamlpath import suggestion
 
@@ -112,6 +112,7 @@ def _prepared(scope: Scope, stage: Stage) -> Iterator[Problem]:
                 remedy="use subscriptions of one tenant, each administered by its own party",
                 source="learn.microsoft.com/entra managed-identities-faq, 2026-10",
             )
+    yield from _registry(scope, stage, runs_in)
     partition = aws_partition(stage.region)
     owners = {artifact.owner for _, artifact in scope.artifacts(stage.opens)}
     for party in sorted({stage.operator, *owners}):
@@ -145,3 +146,20 @@ def _apart(scope: Scope, stage: Stage) -> Iterator[Problem]:
                 "key policies and make grants), or set allow-same-owner: true, which is shown everywhere",
                 source="Dstack-TEE/dstack docs/aws-attested-instance-security-evaluation.md, 2026-08",
             )
+
+
+def _registry(scope: Scope, stage: Stage, runs_in: Account | None) -> Iterator[Problem]:
+    """A private registry is reached by its own private endpoint, so images must lie in that one."""
+    image = scope.lifecycle.images.get((stage.image, stage.platform))
+    if stage.platform is not Platform.AZURE_CONTAINER or not isinstance(runs_in, AzureAccount) or not image:
+        return
+    if runs_in.registry is None:
+        return
+    server = f"{runs_in.registry.rsplit('/', 1)[-1].lower()}.azurecr.io"
+    found = image.reference.split("/")[0]
+    if found != server:
+        yield Problem(
+            where=f"parties.{stage.operator}.azure.registry",
+            what=f"is {server}, but the image of {stage.name} lies in {found}",
+            remedy="copy the image into the operator's registry (its digest stays), and name it there",
+        )

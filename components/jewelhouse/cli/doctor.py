@@ -29,7 +29,9 @@ def doctor(
     findings = list(look(project, clouds=clouds, sandbox=sandbox))
     failing = [finding for finding in findings if finding.needed and not finding.ok]
     if as_json:
-        typer.echo(json.dumps({"ok": not failing, "findings": [asdict(finding) for finding in findings]}, indent=2))
+        typer.echo(
+            json.dumps({"ok": not failing, "findings": [asdict(finding) for finding in findings]}, indent=2)
+        )
     else:
         table = Table(show_lines=False)
         for column in ("", "What", "Found", "To mend"):

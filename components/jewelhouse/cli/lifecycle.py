@@ -18,7 +18,9 @@ from jewelhouse.model import Lifecycle
 
 app = typer.Typer(help="Check, show and describe a lifecycle.", no_args_is_help=True)
 
-StackOption = Annotated[str | None, typer.Option("--stack", "-s", help="Stack in the project's stacks directory.")]
+StackOption = Annotated[
+    str | None, typer.Option("--stack", "-s", help="Stack in the project's stacks directory.")
+]
 FileOption = Annotated[Path | None, typer.Option("--file", "-f", help="Stack file anywhere.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
@@ -48,9 +50,7 @@ def check(stack: StackOption = None, file: FileOption = None, as_json: JsonOptio
         )
         if on
     ]
-    declared = sorted(
-        {stage.image for stage in lifecycle.stages.values() if lifecycle.image(stage).declared}
-    )
+    declared = sorted({stage.image for stage in lifecycle.stages.values() if lifecycle.image(stage).declared})
     if as_json:
         typer.echo(json.dumps({"valid": True, "weakened": weakened, "declared-images": declared}))
         return

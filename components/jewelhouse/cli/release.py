@@ -25,13 +25,17 @@ def release() -> None:
 def compile_policies(
     stack: StackOption = None,
     file: FileOption = None,
-    artifact: Annotated[str | None, typer.Option("--artifact", "-a", help="Only this artifact's keys.")] = None,
+    artifact: Annotated[
+        str | None, typer.Option("--artifact", "-a", help="Only this artifact's keys.")
+    ] = None,
 ) -> None:
     """Print the native policy document of every attested key, as JSON by name of the key."""
     lifecycle = chosen(stack, file)
     if artifact is not None and artifact not in lifecycle.artifacts:
         raise JewelhouseError(
-            f"there is no artifact {artifact}", where="--artifact", remedy=suggestion(artifact, lifecycle.artifacts)
+            f"there is no artifact {artifact}",
+            where="--artifact",
+            remedy=suggestion(artifact, lifecycle.artifacts),
         )
     documents = {
         key.name: compiler.compile(policy)

@@ -1,4 +1,4 @@
-"""`jewelhouse sandbox`: the real Pulumi engine against stand-in clouds; no account, nothing is sent anywhere."""
+"""`jewelhouse sandbox`: the real Pulumi engine against stand-in clouds, without any account."""
 
 from __future__ import annotations
 
@@ -112,7 +112,9 @@ def destroy(
     stack: StackOption = "dev",
     also_protected: Annotated[
         bool,
-        typer.Option("--also-protected", help="First let keys and stores be destroyed (destroyable: true), by an up."),
+        typer.Option(
+            "--also-protected", help="First let keys and stores be destroyed (destroyable: true), by an up."
+        ),
     ] = False,
     arguments: PulumiArguments = None,
 ) -> None:
@@ -127,7 +129,7 @@ def destroy(
         result = engine.operate("destroy", stack, *(arguments or ()), live=True, changes=changes)
     if not result.ok and not also_protected:
         console.print(
-            "keys and stores are protected unless the stack says `destroyable: true`; to take them down as well: "
+            "keys and stores are protected unless the stack says `destroyable: true`; to take them down too: "
             f"jewelhouse sandbox destroy --stack {stack} --also-protected"
         )
     _finish(result)
@@ -160,12 +162,12 @@ def summary(console: Console, outputs: Mapping[str, Any]) -> None:
     weakened = outputs["lifecycle"]["weakened"]
     if weakened:
         console.print(f"[yellow]weakened by configuration: {', '.join(weakened)}[/]")
-    declared = sorted({stage["image"]["name"] for stage in outputs["stages"].values() if stage["image"]["declared"]})
+    declared = sorted(
+        {stage["image"]["name"] for stage in outputs["stages"].values() if stage["image"]["declared"]}
+    )
     if declared:
         console.print(f"[yellow]measurements declared by hand, not built: {', '.join(declared)}[/]")
     console.print(
         "Look further: `jewelhouse sandbox export`, `jewelhouse release compile --stack …`, "
         "`jewelhouse lifecycle show --stack … --format svg`"
     )
-
-

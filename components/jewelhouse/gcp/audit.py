@@ -103,7 +103,9 @@ class AuditTrail(pulumi.ComponentResource):
                 conditions=[
                     monitoring.AlertPolicyConditionArgs(
                         display_name=TITLES[slug],
-                        condition_matched_log=monitoring.AlertPolicyConditionConditionMatchedLogArgs(filter=query),
+                        condition_matched_log=monitoring.AlertPolicyConditionConditionMatchedLogArgs(
+                            filter=query
+                        ),
                     )
                 ],
                 alert_strategy=monitoring.AlertPolicyAlertStrategyArgs(

@@ -180,9 +180,7 @@ def group(
         region=args.region,
         base_instance_name=name,
         distribution_policy_zones=list(args.zones),
-        versions=[
-            compute.RegionInstanceGroupManagerVersionArgs(instance_template=instances.self_link)
-        ],
+        versions=[compute.RegionInstanceGroupManagerVersionArgs(instance_template=instances.self_link)],
         target_size=args.count,
         instance_lifecycle_policy=compute.RegionInstanceGroupManagerInstanceLifecyclePolicyArgs(
             default_action_on_failure="REPAIR" if args.repair else "DO_NOTHING",

@@ -50,9 +50,7 @@ class _Provision:
         self.lifecycle = lifecycle
         self.stages = graph.stages_on(lifecycle, Cloud.GCP)
         self.policies = {
-            key: policy
-            for key, policy in graph.release_policies(lifecycle).items()
-            if key.cloud is Cloud.GCP
+            key: policy for key, policy in graph.release_policies(lifecycle).items() if key.cloud is Cloud.GCP
         }
         self.documents = {key: release.compile(policy) for key, policy in self.policies.items()}
         self.numbers = {key: _number(lifecycle, policy) for key, policy in self.policies.items()}

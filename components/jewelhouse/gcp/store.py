@@ -65,9 +65,7 @@ class SealedStore(pulumi.ComponentResource):
             # A locked policy can never be lifted, so that is left to a person; a lock set by hand stays.
             opts=ResourceOptions.merge(
                 child,
-                ResourceOptions(
-                    protect=not args.destroyable, ignore_changes=["retentionPolicy.isLocked"]
-                ),
+                ResourceOptions(protect=not args.destroyable, ignore_changes=["retentionPolicy.isLocked"]),
             ),
         )
         for reader in args.readers:

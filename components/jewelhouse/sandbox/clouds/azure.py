@@ -237,7 +237,8 @@ class Azure(Cloud):
         if path is None:
             module, kind = what.type.split(":")[1:]
             names = [value for key, value in what.inputs.items() if key.lower().endswith("name")]
-            path = f"Microsoft.{module.capitalize()}/{kind[0].lower()}{kind[1:]}s/{names[-1] if names else what.name}"
+            plural = f"{kind[0].lower()}{kind[1:]}s"
+            path = f"Microsoft.{module.capitalize()}/{plural}/{names[-1] if names else what.name}"
         whole = path if path.startswith(("/", "{scope}", "{resourceUri}")) else f"{GROUP}/providers/{path}"
         values = {
             **what.scope,
@@ -273,10 +274,10 @@ class Azure(Cloud):
         }
         return {"identity": {**identity, "userAssignedIdentities": found}}
 
-    def immutable(self, kind: str) -> frozenset[str]:
+    def immutable(self, schema: Schema, inputs: Mapping[str, Any]) -> frozenset[str]:
         # What is part of a resource's id, and where it is, cannot change.
-        path = re.findall(r"\{(\w+)\}", PATHS.get(kind, ""))
-        return super().immutable(kind) | {*path, "resourceGroupName", "location"}
+        path = re.findall(r"\{(\w+)\}", PATHS.get(schema.token, ""))
+        return super().immutable(schema, inputs) | {*path, "resourceGroupName", "location"}
 
     def existing(self, what: Request, identity: str) -> str | None:
         # provider/pkg/provider/provider.go in pulumi/pulumi-azure-native: customCreate, defaultCreate.

@@ -124,8 +124,9 @@ class Cloud:
         """Why a resource cannot be made under an id that one of its type already has; None where it can."""
         return None
 
-    def immutable(self, kind: str) -> frozenset[str]:
-        return self.fixed.get(kind, frozenset())
+    def immutable(self, schema: Schema, inputs: Mapping[str, Any]) -> frozenset[str]:
+        """Properties (or paths inside them) whose change replaces the resource."""
+        return self.fixed.get(schema.token, frozenset())
 
     def refuse(self, what: Request) -> None:
         """Raises Refused with everything that the cloud has against creating a resource."""

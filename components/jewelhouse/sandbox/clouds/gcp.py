@@ -63,56 +63,34 @@ NAMES: Mapping[str, Name] = {
         "Error 409: Service account {name} already exists, alreadyExists",
     ),
 }
+_TEMPLATE = (
+    "machineType metadata disks networkInterfaces confidentialInstanceConfig shieldedInstanceConfig "
+    "scheduling serviceAccount minCpuPlatform labels tags guestAccelerators reservationAffinity"
+)
+# `ForceNew` in hashicorp/terraform-provider-google: google/services, 2026-10, beyond what is part of the id.
 FIXED: Mapping[str, frozenset[str]] = {
-    "gcp:kms/keyRing:KeyRing": frozenset({"name", "location", "project"}),
-    "gcp:kms/cryptoKey:CryptoKey": frozenset({"name", "keyRing", "purpose", "destroyScheduledDuration"}),
-    "gcp:iam/workloadIdentityPool:WorkloadIdentityPool": frozenset({"workloadIdentityPoolId", "project"}),
-    "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider": frozenset(
-        {"workloadIdentityPoolId", "workloadIdentityPoolProviderId", "project"}
-    ),
-    "gcp:kms/cryptoKeyIAMMember:CryptoKeyIAMMember": frozenset(
-        {"cryptoKeyId", "role", "member", "condition"}
-    ),
-    "gcp:storage/bucketIAMMember:BucketIAMMember": frozenset({"bucket", "role", "member", "condition"}),
-    "gcp:projects/iAMMember:IAMMember": frozenset({"project", "role", "member", "condition"}),
-    "gcp:storage/bucket:Bucket": frozenset({"name", "location", "project"}),
-    "gcp:serviceaccount/account:Account": frozenset({"accountId", "project"}),
-    "gcp:compute/network:Network": frozenset({"name", "autoCreateSubnetworks", "project"}),
-    "gcp:compute/subnetwork:Subnetwork": frozenset({"name", "network", "region", "project"}),
-    "gcp:compute/instance:Instance": frozenset(
-        {"name", "zone", "bootDisk", "confidentialInstanceConfig", "scratchDisks", "project"}
-    ),
-    "gcp:compute/instanceTemplate:InstanceTemplate": frozenset(
-        {
-            "name",
-            "machineType",
-            "metadata",
-            "disks",
-            "networkInterfaces",
-            "confidentialInstanceConfig",
-            "shieldedInstanceConfig",
-            "scheduling",
-            "serviceAccount",
-            "minCpuPlatform",
-            "labels",
-        }
-    ),
-    "gcp:compute/regionInstanceTemplate:RegionInstanceTemplate": frozenset(
-        {
-            "name",
-            "machineType",
-            "metadata",
-            "disks",
-            "networkInterfaces",
-            "confidentialInstanceConfig",
-            "shieldedInstanceConfig",
-            "scheduling",
-            "serviceAccount",
-            "minCpuPlatform",
-            "labels",
-            "region",
-        }
-    ),
+    kind: frozenset(properties.split())
+    for kind, properties in {
+        "gcp:kms/cryptoKey:CryptoKey": "purpose destroyScheduledDuration importOnly versionTemplate.protectionLevel",
+        "gcp:kms/cryptoKeyIAMMember:CryptoKeyIAMMember": "condition",
+        "gcp:iam/workloadIdentityPool:WorkloadIdentityPool": "mode",
+        "gcp:storage/bucketIAMMember:BucketIAMMember": "condition",
+        "gcp:projects/iAMMember:IAMMember": "condition",
+        "gcp:storage/bucket:Bucket": "location project",
+        "gcp:compute/network:Network": "autoCreateSubnetworks",
+        "gcp:compute/subnetwork:Subnetwork": "network",
+        "gcp:compute/firewall:Firewall": "network direction",
+        "gcp:compute/route:Route": "network destRange nextHopGateway priority tags",
+        "gcp:compute/instance:Instance": (
+            "bootDisk confidentialInstanceConfig scratchDisks guestAccelerators reservationAffinity "
+            "networkInterfaces hostname"
+        ),
+        "gcp:compute/instanceTemplate:InstanceTemplate": _TEMPLATE,
+        "gcp:compute/regionInstanceTemplate:RegionInstanceTemplate": _TEMPLATE,
+        "gcp:compute/resizeRequest:ResizeRequest": "description resizeBy requestedRunDuration",
+        "gcp:dns/managedZone:ManagedZone": "dnsName visibility",
+        "gcp:dns/recordSet:RecordSet": "type",
+    }.items()
 }
 OUTPUTS: Mapping[str, Make] = {
     "gcp:serviceaccount/account:Account": lambda what, world: {
@@ -187,6 +165,12 @@ class Google(Cloud):
             values["selfLink"] = f"{COMPUTE}{identity}"
             values["selfLinkUnique"] = f"{COMPUTE}{identity}?uniqueId={int(digits(identity, length=12), 16)}"
         return values
+
+    def immutable(self, schema: Schema, inputs: Mapping[str, Any]) -> frozenset[str]:
+        # What is part of a resource's id cannot change.
+        parts = re.findall(r"\{\{(\w+)\}\}", ID_FORMATS.get(schema.token) or schema.id_format)
+        path = {re.sub(r"_([a-z])", lambda match: match[1].upper(), part) for part in parts}
+        return super().immutable(schema, inputs) | path
 
     def existing(self, what: Request, identity: str) -> str | None:
         # Bindings of a role are merged into a policy: making one twice is no conflict.

@@ -46,7 +46,7 @@ class Driver:
         self.provider = StandIn(package, directory, cache)
         values = {**CONFIGURATION[package], **configuration}
         request = protocol.ConfigureRequest(
-            {}, {name: property_value(value) for name, value in values.items()}, True, True, True, True
+            {}, {name: property_value(value) for name, value in values.items()}, True, True
         )
         asyncio.run(self.provider.configure(request))
 
@@ -54,9 +54,7 @@ class Driver:
         self, kind: str, inputs: dict[str, Any], name: str = "thing", old: Any = None, seed: bytes = b"seed"
     ) -> protocol.CheckResponse:
         return asyncio.run(
-            self.provider.check(
-                protocol.CheckRequest(_urn(kind, name), old or {}, _values(inputs), seed, None)
-            )
+            self.provider.check(protocol.CheckRequest(_urn(kind, name), old or {}, _values(inputs), seed))
         )
 
     def failures(self, kind: str, inputs: dict[str, Any]) -> list[str]:
@@ -64,9 +62,11 @@ class Driver:
         found = self.check(kind, inputs).failures or []
         return [f"{failure.property}: {failure.reason}" for failure in found]
 
-    def create(self, kind: str, inputs: dict[str, Any], name: str = "thing", *, preview: bool = False) -> Made:
+    def create(
+        self, kind: str, inputs: dict[str, Any], name: str = "thing", *, preview: bool = False
+    ) -> Made:
         checked = self.check(kind, inputs, name, seed=name.encode())
-        assert not checked.failures, checked.failures
+        assert not checked.failures, self.failures(kind, inputs)
         return self.make(kind, dict(checked.inputs or {}), name, preview=preview)
 
     def make(self, kind: str, checked: dict[str, Any], name: str, *, preview: bool = False) -> Made:
@@ -81,7 +81,12 @@ class Driver:
         return asyncio.run(
             self.provider.diff(
                 protocol.DiffRequest(
-                    _urn(made.kind, made.name), made.id, made.properties, checked.inputs or {}, [], made.inputs
+                    _urn(made.kind, made.name),
+                    made.id,
+                    made.properties,
+                    checked.inputs or {},
+                    [],
+                    made.inputs,
                 )
             )
         )
@@ -93,7 +98,7 @@ class Driver:
         done = asyncio.run(
             self.provider.update(
                 protocol.UpdateRequest(
-                    _urn(made.kind, made.name), made.id, made.properties, news, 0, [], preview, made.inputs
+                    _urn(made.kind, made.name), made.id, made.properties, news, 0, [], preview
                 )
             )
         )
@@ -107,9 +112,7 @@ class Driver:
         )
 
     def delete(self, made: Made) -> None:
-        request = protocol.DeleteRequest(
-            _urn(made.kind, made.name), made.id, made.properties, 0, made.inputs
-        )
+        request = protocol.DeleteRequest(_urn(made.kind, made.name), made.id, made.properties, 0)
         asyncio.run(self.provider.delete(request))
 
     def invoke(self, token: str, **args: Any) -> dict[str, Any]:
