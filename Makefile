@@ -23,7 +23,7 @@ down: set-up ## Take a stack down in the sandbox (STACK=dev)
 	@$(BIN)/jewelhouse sandbox destroy --stack $(STACK)
 
 test: set-up ## Run every test
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --dist loadscope
 
 lint: set-up ## Ruff and the type checker
 	@$(BIN)/ruff check .

@@ -78,18 +78,10 @@ class Driver:
     def diff(self, made: Made, inputs: dict[str, Any]) -> protocol.DiffResponse:
         checked = self.check(made.kind, inputs, made.name, made.inputs)
         assert not checked.failures, checked.failures
-        return asyncio.run(
-            self.provider.diff(
-                protocol.DiffRequest(
-                    _urn(made.kind, made.name),
-                    made.id,
-                    made.properties,
-                    checked.inputs or {},
-                    [],
-                    made.inputs,
-                )
-            )
+        request = protocol.DiffRequest(
+            _urn(made.kind, made.name), made.id, made.properties, dict(checked.inputs or {}), []
         )
+        return asyncio.run(self.provider.diff(request))
 
     def update(self, made: Made, inputs: dict[str, Any], *, preview: bool = False) -> Made:
         checked = self.check(made.kind, inputs, made.name, made.inputs)

@@ -47,7 +47,7 @@ def test_gates_carry_what_the_stage_proves():
     lifecycle = shipped("dev")
     policy = graph.release_policies(lifecycle)[graph.keys_of(lifecycle, "base")[0]]
     (gate,) = policy.gates
-    assert gate.identity == "arn:aws:iam::444455556666:role/fraud-llm-finetune"
+    assert gate.identity == "arn:aws:iam::444455556666:role/fraud-dev-finetune"
     assert gate.measurements == lifecycle.image(lifecycle.stages["finetune"]).measurements
     assert policy.owner.boundary == "111122223333"
     assert gate.account.boundary == "444455556666"

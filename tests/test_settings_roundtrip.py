@@ -69,7 +69,7 @@ def parties(draw: Any) -> dict[str, Any]:
             azure["sealers"] = [GUID.format(digit, 4)]
         if draw(st.booleans()):
             group = f"/subscriptions/{azure['subscription']}/resourceGroups/images"
-            azure["registry"] = f"{group}/providers/Microsoft.ContainerRegistry/registries/images{digit}"
+            azure["registry"] = f"{group}/providers/Microsoft.ContainerRegistry/registries/jewelhouse"
         gcp = {"project": f"project-of-{digit}", "number": f"10000000000{digit}"}
         found[name] = {"aws": aws, "azure": azure, "gcp": gcp}
     return found
@@ -107,15 +107,17 @@ def configurations(draw: Any) -> dict[str, Any]:
         stages[f"stage-{number}"] = stage
     used = {name for stage in stages.values() for name in (*stage["opens"], *stage.get("seals", ()))}
     artifacts = {name: value for name, value in artifacts.items() if name in used}
-    for value in artifacts.values():
+    # Key Vault also releases expired keys, so a licence on Azure has no end.
+    endless = {name for stage in stages.values() if "azure" in stage["platform"] for name in stage["opens"]}
+    for name, value in artifacts.items():
         if draw(st.booleans()):
-            value["licences"] = {
-                "tier": {
-                    "holders": ["operator"],
-                    "kinds": ["training", "fine-tuning", "evaluation", "inference"],
-                    "expires": draw(st.sampled_from(["2030-06-30", "2031-01-02T03:04:05+02:00"])),
-                }
+            tier: dict[str, Any] = {
+                "holders": ["operator"],
+                "kinds": ["training", "fine-tuning", "evaluation", "inference"],
             }
+            if name not in endless and draw(st.booleans()):
+                tier["expires"] = draw(st.sampled_from(["2030-06-30", "2031-01-02T03:04:05+02:00"]))
+            value["licences"] = {"tier": tier}
         if draw(st.booleans()):
             value["require"] = ["genuine", "no-bypass"]
     config: dict[str, Any] = {

@@ -393,7 +393,7 @@ def test_shipped_stacks_compile_deterministically(stack: str) -> None:
 
 
 def test_conditions_are_cel() -> None:
-    cel = pytest.importorskip("cel_expr_python")
+    cel = pytest.importorskip("cel_expr_python.cel")
     environment = cel.NewEnv(variables={"assertion": cel.Type.DYN})
     for document in (compiled(gate(gpu="H100")), compiled(gate(platform=VM))):
         environment.compile(document["condition"])

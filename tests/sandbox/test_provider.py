@@ -15,6 +15,7 @@ import pytest
 from driving import Driver
 from pulumi.provider.experimental.property_value import PropertyValue, PropertyValueType
 from pulumi.runtime.rpc import UNKNOWN
+from samples import PROJECT
 
 from jewelhouse.sandbox.clouds.common import Refused
 from jewelhouse.sandbox.provider import INPUTS, differences, property_value
@@ -286,3 +287,19 @@ def test_starting_imports_no_sdk() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_page_lists_what_is_answered(start: Callable[..., Driver]) -> None:
+    page = (PROJECT / "docs" / "sandbox.md").read_text(encoding="utf-8")
+    table = page.split("<!-- answers")[1].split("\n\n")[1]
+    listed = {
+        (row.split("|")[1].strip(), name)
+        for row in table.splitlines()[2:]
+        for name in re.findall(r"`([^`]+)`", row)
+    }
+    answered = {
+        (package, token.split(":", 1)[1] if package == "azure-native" else token.split(":")[1])
+        for package in ("aws", "azure-native", "gcp")
+        for token in start(package).provider._cloud.answers
+    }
+    assert listed == answered

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -85,6 +87,16 @@ def test_removing_below_takes_underscores_literally(world: World) -> None:
         world.put("azure-native", Thing("t", f"/groups/{group}/vaults/v", "s", {}, {}))
     world.remove_below("azure-native", "/groups/a_b")
     assert world.find("azure-native", "/groups/axb/vaults/v") is not None
+
+
+def _begin(directory: Path, index: int) -> int:
+    return World(directory).number("key", str(index))
+
+
+def test_many_processes_may_begin_at_once(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(8, mp_context=get_context("fork")) as processes:
+        found = [processes.submit(_begin, tmp_path / "world", index) for index in range(16)]
+        assert sorted(one.result() for one in found) == list(range(16))
 
 
 def test_numbers_of_a_series_stay_with_their_names(world: World) -> None:

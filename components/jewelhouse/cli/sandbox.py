@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from jewelhouse import stackfile
 from jewelhouse.cli.lifecycle import stage_table, wide_console
@@ -72,7 +73,9 @@ def up(
     console = wide_console(stderr=as_json)
     engine = _prepared(console)
     with _step(console, f"pulumi up {stack}"):
-        result = engine.operate("up", stack, *(arguments or ()), live=not as_json)
+        # The outputs are hundreds of lines: the tables below, or --json, say what they hold.
+        quiet = () if as_json else ("--suppress-outputs",)
+        result = engine.operate("up", stack, *quiet, *(arguments or ()), live=not as_json)
     if as_json and not result.ok:
         console.print(result.stdout + result.stderr, markup=False)
     _finish(result)
@@ -144,13 +147,17 @@ def export(stack: StackOption = "dev") -> None:
 
 
 @app.command()
-def shell() -> None:
-    """Open a shell in which `pulumi` is the sandbox's."""
+def shell(stack: StackOption = "dev") -> None:
+    """Open a shell in which `pulumi` is the sandbox's, with a stack selected."""
     console = Console(highlight=False)
     engine = _prepared(console)
+    selected = engine.select(stack)
     program = os.environ.get("SHELL", "/bin/sh")
-    console.print(f"pulumi in this shell talks to the sandbox only; leave it with exit ({program})")
-    done = subprocess.run([program], cwd=engine.paths.project, env=engine.environment())
+    console.print(
+        f"pulumi in this shell talks to the sandbox only; configuration: {selected[-1]}; leave with exit"
+    )
+    environment = {**engine.environment(), "PULUMI_STACK": stack}
+    done = subprocess.run([program], cwd=engine.paths.project, env=environment)
     raise typer.Exit(done.returncode)
 
 
@@ -159,6 +166,7 @@ def summary(console: Console, outputs: Mapping[str, Any]) -> None:
     if "stages" not in outputs:
         raise SandboxError("the stack exports no stages", remedy="run `jewelhouse sandbox up` again")
     console.print(stage_table(outputs["stages"]))
+    console.print(_artifact_table(outputs["artifacts"]))
     weakened = outputs["lifecycle"]["weakened"]
     if weakened:
         console.print(f"[yellow]weakened by configuration: {', '.join(weakened)}[/]")
@@ -168,6 +176,21 @@ def summary(console: Console, outputs: Mapping[str, Any]) -> None:
     if declared:
         console.print(f"[yellow]measurements declared by hand, not built: {', '.join(declared)}[/]")
     console.print(
-        "Look further: `jewelhouse sandbox export`, `jewelhouse release compile --stack …`, "
-        "`jewelhouse lifecycle show --stack … --format svg`"
+        "All outputs: `jewelhouse sandbox up --json`. Look further: `jewelhouse sandbox export`, "
+        "`jewelhouse release compile --stack …`, `jewelhouse lifecycle show --stack … --format svg`"
     )
+
+
+def _artifact_table(artifacts: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Whose artifact it is, what its data key is wrapped to, and where its ciphertext lies."""
+    table = Table(title="What is sealed to which keys, and lies where", title_justify="left", show_lines=True)
+    for column in ("Artifact", "Owner", "Sealed to", "Ciphertext in"):
+        table.add_column(column, overflow="fold")
+    for name, artifact in artifacts.items():
+        table.add_row(
+            f"[bold]{name}[/]\n{artifact['kind']}",
+            artifact["owner"],
+            "\n".join(key["name"] for key in artifact["keys"]) or "nobody opens it here",
+            "\n".join(store["url"] for store in artifact["stores"]),
+        )
+    return table

@@ -50,12 +50,18 @@ class World:
         self.cache = cache or directory
         self._path = directory / "world.sqlite"
         self.directory = directory
-        with self._open() as db:
-            db.executescript(_TABLES)
+        # Many processes start at once; SQLite waits for others everywhere but in a change of its journal.
+        with (directory / "world.lock").open("w") as lock:
+            flock(lock, LOCK_EX)
+            with self._open() as db:
+                db.execute("PRAGMA journal_mode = WAL")
+                db.executescript(_TABLES)
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         db = sqlite3.connect(self._path, timeout=30)
+        # A throw-away world outlives a killed process, and need not outlive a power failure.
+        db.execute("PRAGMA synchronous = OFF")
         try:
             with db:
                 yield db

@@ -115,7 +115,7 @@ NAMES: Mapping[str, Name] = {
         "ResourceAlreadyExistsException: The specified log group {name} already exists",
     ),
 }
-# `ForceNew` in hashicorp/terraform-provider-aws: internal/service, 2026-10; the SDK's documentation is silent.
+# `ForceNew` in hashicorp/terraform-provider-aws: internal/service, 2026-10; the SDK does not say it.
 FIXED: Mapping[str, frozenset[str]] = {
     kind: frozenset(properties.split())
     for kind, properties in {

@@ -12,6 +12,7 @@ from jewelhouse.sandbox.clouds.common import Request, Rule
 from jewelhouse.sandbox.world import World
 
 HSM_TYPES = ("RSA-HSM", "EC-HSM", "oct-HSM")
+ASSIGNMENT = "azure-native:authorization:RoleAssignment"
 SET = "azure-native:compute:DiskEncryptionSet"
 VERSIONED_KEY = re.compile(r"https://[^/]+/keys/[^/]+/[0-9a-f]{32}/?")
 
@@ -157,6 +158,14 @@ def vault_name(what: Request, world: World) -> Iterator[str]:
         yield f"VaultNameNotValid: The vault name '{name}' is invalid: 3 to 24 letters, digits and hyphens"
 
 
+def role_assignment(what: Request, world: World) -> Iterator[str]:
+    """One principal has a role in a scope once, whatever the assignment is called."""
+    parts = ("scope", "roleDefinitionId", "principalId")
+    for thing in world.all("azure-native", ASSIGNMENT):
+        if thing.id != what.id and all(thing.inputs.get(part) == what.inputs.get(part) for part in parts):
+            yield "RoleAssignmentExists: The role assignment already exists."
+
+
 def resource_group(what: Request, world: World) -> Iterator[str]:
     name = what.inputs.get("resourceGroupName")
     group = f"/subscriptions/{what.scope['subscription']}/resourceGroups/{name}"
@@ -195,6 +204,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     "azure-native:storage:StorageAccount": (storage_name,),
     "azure-native:compute:VirtualMachine": (confidential_vm,),
     SET: (encryption_set,),
+    ASSIGNMENT: (role_assignment,),
     "azure-native:containerinstance:ContainerGroup": (container_group,),
 }
 # Every resource in a group.

@@ -71,7 +71,9 @@ _TEMPLATE = (
 FIXED: Mapping[str, frozenset[str]] = {
     kind: frozenset(properties.split())
     for kind, properties in {
-        "gcp:kms/cryptoKey:CryptoKey": "purpose destroyScheduledDuration importOnly versionTemplate.protectionLevel",
+        "gcp:kms/cryptoKey:CryptoKey": (
+            "purpose destroyScheduledDuration importOnly versionTemplate.protectionLevel"
+        ),
         "gcp:kms/cryptoKeyIAMMember:CryptoKeyIAMMember": "condition",
         "gcp:iam/workloadIdentityPool:WorkloadIdentityPool": "mode",
         "gcp:storage/bucketIAMMember:BucketIAMMember": "condition",

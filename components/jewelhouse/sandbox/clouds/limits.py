@@ -19,6 +19,9 @@ AWS_OPERATIONS: Mapping[str, tuple[str, str, str]] = {
     "aws:kms/key:Key": ("kms", "CreateKey", ""),
     "aws:kms/alias:Alias": ("kms", "CreateAlias", ""),
     "aws:iam/role:Role": ("iam", "CreateRole", ""),
+    "aws:iam/rolePolicy:RolePolicy": ("iam", "PutRolePolicy", ""),
+    "aws:iam/instanceProfile:InstanceProfile": ("iam", "CreateInstanceProfile", ""),
+    "aws:cloudwatch/logMetricFilter:LogMetricFilter": ("logs", "PutMetricFilter", ""),
     "aws:ec2/launchTemplate:LaunchTemplate": ("ec2", "CreateLaunchTemplate", "LaunchTemplateData"),
     "aws:ec2/instance:Instance": ("ec2", "RunInstances", ""),
     "aws:ec2/vpcEndpoint:VpcEndpoint": ("ec2", "CreateVpcEndpoint", ""),
@@ -33,12 +36,23 @@ AWS_OPERATIONS: Mapping[str, tuple[str, str, str]] = {
         "PutPublicAccessBlock",
         "PublicAccessBlockConfiguration",
     ),
-    "aws:s3/bucketVersioning:BucketVersioning": ("s3", "PutBucketVersioning", "VersioningConfiguration"),
+    "aws:s3/bucketVersioning:BucketVersioning": ("s3", "PutBucketVersioning", ""),
     "aws:sns/topic:Topic": ("sns", "CreateTopic", ""),
 }
-# Terraform's names where they are not the API's, and members that mean something else there.
-AWS_RENAMED: Mapping[str, str] = {"customerMasterKeySpec": "KeySpec"}
-AWS_NOT_COMPARED = frozenset({"tags", "name"})
+# The SDK's names where they are not the API's.
+AWS_RENAMED: Mapping[str, Mapping[str, str]] = {
+    "aws:kms/key:Key": {"customerMasterKeySpec": "KeySpec"},
+    "aws:kms/alias:Alias": {"name": "AliasName"},
+    "aws:iam/role:Role": {"name": "RoleName", "assumeRolePolicy": "AssumeRolePolicyDocument"},
+    "aws:iam/rolePolicy:RolePolicy": {"name": "PolicyName", "role": "RoleName", "policy": "PolicyDocument"},
+    "aws:iam/instanceProfile:InstanceProfile": {"name": "InstanceProfileName"},
+    "aws:cloudwatch/logGroup:LogGroup": {"name": "logGroupName"},
+    "aws:cloudwatch/logMetricFilter:LogMetricFilter": {"name": "filterName", "pattern": "filterPattern"},
+    "aws:autoscaling/group:Group": {"name": "AutoScalingGroupName"},
+    "aws:cloudwatch/metricAlarm:MetricAlarm": {"name": "AlarmName"},
+}
+# A map here, a list of pairs there.
+AWS_NOT_COMPARED = frozenset({"tags"})
 GOOGLE_SCHEMAS: Mapping[str, tuple[str, str]] = {
     "gcp:kms/cryptoKey:CryptoKey": ("cloudkms.v1", "CryptoKey"),
     "gcp:kms/keyRing:KeyRing": ("cloudkms.v1", "KeyRing"),
@@ -63,9 +77,10 @@ def aws(kind: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     name = model["operations"][operation]["input"]["shape"]
     if member:
         name = shapes[name]["members"][member]["shape"]
+    renamed = AWS_RENAMED.get(kind, {})
     for key, value in values.items():
         if key not in AWS_NOT_COMPARED:
-            target = _member(shapes[name].get("members", {}), AWS_RENAMED.get(key, key))
+            target = _member(shapes[name].get("members", {}), renamed.get(key, key))
             if target:
                 yield from _aws_value(shapes, target["shape"], value, key)
 
