@@ -408,7 +408,8 @@ BAD: list[tuple[str, Change | list[Change], str, str]] = [
         "prod-azure",
         put(
             "parties.operator.azure.registry",
-            f"/subscriptions/{'1' * 36}/resourceGroups/g/providers/Microsoft.ContainerRegistry/registries/other",
+            f"/subscriptions/{'1' * 36}/resourceGroups/g/providers/"
+            "Microsoft.ContainerRegistry/registries/other",
         ),
         "parties.operator.azure.registry",
         "other.azurecr.io",

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from graphlib import TopologicalSorter
 from typing import Annotated, Any
 
 import typer
@@ -165,7 +166,7 @@ def summary(console: Console, outputs: Mapping[str, Any]) -> None:
     """What a newcomer wants to know of a stack that is up."""
     if "stages" not in outputs:
         raise SandboxError("the stack exports no stages", remedy="run `jewelhouse sandbox up` again")
-    console.print(stage_table(outputs["stages"]))
+    console.print(stage_table(_in_order(outputs["stages"])))
     console.print(_artifact_table(outputs["artifacts"]))
     weakened = outputs["lifecycle"]["weakened"]
     if weakened:
@@ -179,6 +180,15 @@ def summary(console: Console, outputs: Mapping[str, Any]) -> None:
         "All outputs: `jewelhouse sandbox up --json`. Look further: `jewelhouse sandbox export`, "
         "`jewelhouse release compile --stack …`, `jewelhouse lifecycle show --stack … --format svg`"
     )
+
+
+def _in_order(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Stages after those that seal what they open; the engine keeps outputs by name."""
+    feeds = {
+        name: [other for other, sealer in stages.items() if set(sealer["seals"]) & set(stage["opens"])]
+        for name, stage in stages.items()
+    }
+    return {name: stages[name] for name in TopologicalSorter(feeds).static_order()}
 
 
 def _artifact_table(artifacts: Mapping[str, Mapping[str, Any]]) -> Table:
