@@ -641,7 +641,7 @@ def test_the_program_deploys_a_good_one(monkeypatch):
         return {}
 
     monkeypatch.setattr("jewelhouse.deploy.deploy", deploy)
-    assert run_program(stack("dev")) == ["fraud-llm"]
+    assert run_program(stack("dev")) == ["fraud-dev"]
 
 
 def test_several_at_once_are_all_reported():

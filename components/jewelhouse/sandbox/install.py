@@ -94,7 +94,7 @@ def get_cli(paths: Paths, report: Report = lambda text: None) -> Path:
             Problem(
                 where="pulumi",
                 what=f"no Pulumi CLI {wanted_version(paths.project)} could be had",
-                remedy="https://www.pulumi.com/docs/install/ says how to install it; or install Go 1.25 and run again",
+                remedy="get it (https://www.pulumi.com/docs/install/), or install Go 1.25, and run again",
             ),
             *failures,
         ]
