@@ -1,4 +1,4 @@
-"""Writes the flat program: the same resources as a stack of the kit, one SDK call after another.
+"""Writes the flat program: the same resources and exports as a stack of the kit, one call after another.
 
 It is what somebody would write by hand without components: literal values, references between resources as
 outputs, explicit providers, no classes, no model. Written from a recording, so that it cannot fall behind
@@ -14,6 +14,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+import pulumi
 from recording import Recording, Request, record
 from samples import shipped
 
@@ -36,9 +37,11 @@ def recorded(stack: str) -> Recording:
     def call(token: str, args: dict[str, Any]) -> dict[str, Any]:
         return {"publicKeyPem": "pem"}
 
-    return record(
-        lambda: deploy(shipped(stack)), outputs=outputs, call=call, identify=lambda name: f"<<{name}|id>>"
-    )
+    def program() -> None:
+        for name, value in deploy(shipped(stack)).items():
+            pulumi.export(name, value)
+
+    return record(program, outputs=outputs, call=call, identify=lambda name: f"<<{name}|id>>")
 
 
 def write(recording: Recording, path: Path) -> int:
@@ -49,6 +52,10 @@ def write(recording: Recording, path: Path) -> int:
     for index, request in enumerate(custom):
         variables[request.name] = f"r{index}"
         lines.append(f"r{index} = {_call(request, variables)}")
+    lines += [
+        f"pulumi.export({name!r}, {_expression(value, variables)})"
+        for name, value in recording.exports.items()
+    ]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return len(custom)
 
