@@ -67,6 +67,13 @@ def test_current_values_come_before_those_being_rolled_out_of(tmp_path):
             },
             "put it in quotes",
         ),
+        (
+            {
+                "version": 1,
+                "images": {"server": {"aws-enclave": {"reference": "x", "previous": [{"PCR0": "c" * 96}]}}},
+            },
+            "images.server.aws-enclave.measurements: is missing beside `previous`",
+        ),
     ],
 )
 def test_a_bad_lock_is_refused_with_file_and_path(tmp_path, content, says):

@@ -36,7 +36,7 @@ class ImageEntry(Settings):
     """The confidential container policy (Rego, base64) whose SHA-256 is hostdata."""
 
     def image(self, name: str, platform: Platform) -> Image:
-        alternatives = (self.measurements, *self.previous) if self.measurements else self.previous
+        alternatives = (self.measurements, *self.previous) if self.measurements else ()
         return Image(
             name=name,
             platform=platform,
@@ -119,6 +119,14 @@ def entries(
                 continue
             entry = validated(ImageEntry, value, path, problems)
             if entry:
+                if entry.previous and not entry.measurements:
+                    problems.append(
+                        Problem(
+                            where=f"{path}.measurements",
+                            what="is missing beside `previous`, so only the outgoing image would open keys",
+                            remedy="write the current values under measurements",
+                        )
+                    )
                 platform = Platform(target)
                 found[name, platform] = entry.image(name, platform)
     return found
