@@ -27,9 +27,10 @@ def main(directory: Path) -> None:
     InvalidLifecycle or InvalidImages before any resource is registered.
     """
     # Loading an SDK makes many objects that live until the end: collecting in between is a fifth of the time.
-    gc.set_threshold(10_000, 50, 100)
+    gc.set_threshold(10_000, 50, 1000)
     images = lock.load(stacks_directory(directory) / "images.lock.yaml")
     lifecycle = parse(pulumi.Config("jewelhouse").get_object("lifecycle"), images)
+    _let_go()
     for name, value in deploy(lifecycle).items():
         pulumi.export(name, value)
 
@@ -49,8 +50,7 @@ def deploy(lifecycle: Lifecycle) -> Mapping[str, Any]:
         cloud: import_module(f"jewelhouse.{cloud}.provision").provision(lifecycle)
         for cloud in graph.clouds(lifecycle)
     }
-    # Pulumi notes where each resource was registered, and Python keeps every source file of the SDK for that.
-    linecache.clearcache()
+    _let_go()
     return {
         "lifecycle": {
             "name": lifecycle.name,
@@ -87,6 +87,15 @@ def deploy(lifecycle: Lifecycle) -> Mapping[str, Any]:
             for key, policy in policies.items()
         },
     }
+
+
+def _let_go() -> None:
+    """Gives back what reading settings and loading SDKs left behind, before the engine's peak.
+
+    Pulumi notes where each resource was registered, and Python keeps every source file of the SDK for that.
+    """
+    linecache.clearcache()
+    gc.collect()
 
 
 def _artifact(lifecycle: Lifecycle, name: str, outputs: Mapping[Any, CloudOutputs]) -> dict[str, Any]:
