@@ -27,7 +27,7 @@ def main(directory: Path) -> None:
     InvalidLifecycle or InvalidImages before any resource is registered.
     """
     # Loading an SDK makes many objects that live until the end: collecting in between is a fifth of the time.
-    gc.set_threshold(10_000, 50, 1000)
+    gc.set_threshold(3_000, 20, 1000)
     images = lock.load(stacks_directory(directory) / "images.lock.yaml")
     lifecycle = parse(pulumi.Config("jewelhouse").get_object("lifecycle"), images)
     _let_go()
