@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import linecache
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ def main(directory: Path) -> None:
     gc.set_threshold(3_000, 20, 1000)
     images = lock.load(stacks_directory(directory) / "images.lock.yaml")
     lifecycle = parse(pulumi.Config("jewelhouse").get_object("lifecycle"), images)
-    _let_go()
+    # What reading settings left behind need not lie beside the SDKs.
+    gc.collect()
     for name, value in deploy(lifecycle).items():
         pulumi.export(name, value)
 
@@ -46,11 +48,12 @@ def deploy(lifecycle: Lifecycle) -> Mapping[str, Any]:
     # nothing half-done.
     policies = graph.release_policies(lifecycle)
     documents = {key: compiler.compile(policy) for key, policy in policies.items()}
-    outputs = {
-        cloud: import_module(f"jewelhouse.{cloud}.provision").provision(lifecycle)
-        for cloud in graph.clouds(lifecycle)
-    }
-    _let_go()
+    with _no_source_lines():
+        outputs = {
+            cloud: import_module(f"jewelhouse.{cloud}.provision").provision(lifecycle)
+            for cloud in graph.clouds(lifecycle)
+        }
+    gc.collect()
     return {
         "lifecycle": {
             "name": lifecycle.name,
@@ -89,13 +92,19 @@ def deploy(lifecycle: Lifecycle) -> Mapping[str, Any]:
     }
 
 
-def _let_go() -> None:
-    """Gives back what reading settings and loading SDKs left behind, before the engine's peak.
+@contextmanager
+def _no_source_lines() -> Iterator[None]:
+    """Keeps Python from reading the source of every SDK module while resources are registered.
 
-    Pulumi notes where each resource was registered, and Python keeps every source file of the SDK for that.
+    Pulumi notes file and line of each registration by `traceback`, which also loads the text of every file on
+    the stack and keeps it: 4 MB that nobody reads. Tracebacks printed afterwards have their lines.
     """
-    linecache.clearcache()
-    gc.collect()
+    read = linecache.updatecache
+    linecache.updatecache = lambda filename, module_globals=None: []
+    try:
+        yield
+    finally:
+        linecache.updatecache = read
 
 
 def _artifact(lifecycle: Lifecycle, name: str, outputs: Mapping[Any, CloudOutputs]) -> dict[str, Any]:
