@@ -1,0 +1,1 @@
+"""Attestation evidence: parsed, and verified to a pinned root at a chosen time. A module for each format."""
