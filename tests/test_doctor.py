@@ -74,3 +74,16 @@ def test_a_missing_cli_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> No
     finding = found()["Pulumi CLI and Python language host"]
     assert not finding.ok
     assert "pulumi.com/docs/install" in finding.mend
+
+
+def test_what_only_verifies_evidence_does_not_stop_a_deployment(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = __import__("importlib.metadata", fromlist=["version"]).version
+    monkeypatch.setattr(
+        "jewelhouse.doctor.importlib.metadata.version",
+        lambda name: "1.0" if name == "cbor2" else real(name),
+    )
+    wrong = found()["Python packages for evidence"]
+    assert not wrong.ok
+    assert not wrong.needed
+    assert "requirements-evidence.txt" in wrong.mend
+    assert found(sandbox=True)["Python packages for evidence"].needed

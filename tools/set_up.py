@@ -14,7 +14,13 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[1]
 VENV = PROJECT / ".venv"
 STAMP = VENV / "jewelhouse.stamp"
-FILES = ("requirements.txt", "requirements-sandbox.txt", "requirements-dev.txt", "pyproject.toml")
+FILES = (
+    "requirements.txt",
+    "requirements-evidence.txt",
+    "requirements-sandbox.txt",
+    "requirements-dev.txt",
+    "pyproject.toml",
+)
 
 
 def main() -> None:

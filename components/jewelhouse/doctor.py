@@ -58,26 +58,30 @@ def _python() -> Finding:
 
 
 def _packages(project: Path, sandbox: bool) -> Iterator[Finding]:
-    files = ["requirements.txt", *(["requirements-sandbox.txt"] if sandbox else [])]
+    yield _pinned(project, "requirements.txt", "Python packages", needed=True)
+    yield _pinned(project, "requirements-evidence.txt", "Python packages for evidence", needed=sandbox)
+    if sandbox:
+        yield _pinned(project, "requirements-sandbox.txt", "Python packages of the sandbox", needed=True)
+
+
+def _pinned(project: Path, file: str, name: str, *, needed: bool) -> Finding:
     wrong: list[str] = []
-    count = 0
-    for name in files:
-        for package, wanted in re.findall(
-            r"^([A-Za-z0-9._-]+)==(\S+)$", (project / name).read_text(encoding="utf-8"), re.MULTILINE
-        ):
-            count += 1
-            try:
-                found = importlib.metadata.version(package)
-            except importlib.metadata.PackageNotFoundError:
-                wrong.append(f"{package} is missing")
-                continue
-            if found != wanted:
-                wrong.append(f"{package} is {found}, pinned is {wanted}")
-    yield Finding(
-        name="Python packages",
+    text = (project / file).read_text(encoding="utf-8")
+    pins = re.findall(r"^([A-Za-z0-9._-]+)==(\S+)$", text, re.MULTILINE)
+    for package, wanted in pins:
+        try:
+            found = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            wrong.append(f"{package} is missing")
+            continue
+        if found != wanted:
+            wrong.append(f"{package} is {found}, pinned is {wanted}")
+    return Finding(
+        name=name,
         ok=not wrong,
-        found="; ".join(wrong) if wrong else f"{count} as pinned",
-        mend=f"{sys.executable} -m pip install -r {files[-1]}",
+        found="; ".join(wrong) if wrong else f"{len(pins)} as pinned",
+        mend=f"{sys.executable} -m pip install -r {file}",
+        needed=needed,
     )
 
 

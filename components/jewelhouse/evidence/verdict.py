@@ -52,6 +52,9 @@ class Endorsements:
     files: tuple[bytes, ...] = ()
 
 
+NO_ENDORSEMENTS = Endorsements()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
     """Evidence, what of it was verified, and what stands against it.
