@@ -8,12 +8,15 @@ from typing import Annotated
 import typer
 
 from jewelhouse import lifecycle as graph
+from jewelhouse.cli import judge
 from jewelhouse.cli.lifecycle import FileOption, StackOption, chosen
 from jewelhouse.errors import JewelhouseError
-from jewelhouse.release import compiler
+from jewelhouse.release import compiler, policy_json
 from jewelhouse.yamlpath import suggestion
 
 app = typer.Typer(help="Release policies: who may have which key released.", no_args_is_help=True)
+app.command("evaluate")(judge.evaluate_policy)
+app.command("lint")(judge.lint_policies)
 
 
 @app.callback()
@@ -28,6 +31,9 @@ def compile_policies(
     artifact: Annotated[
         str | None, typer.Option("--artifact", "-a", help="Only this artifact's keys.")
     ] = None,
+    neutral: Annotated[
+        bool, typer.Option("--neutral", help="The policies before they are compiled, in one form for all.")
+    ] = False,
 ) -> None:
     """Print the native policy document of every attested key, as JSON by name of the key."""
     lifecycle = chosen(stack, file)
@@ -38,7 +44,7 @@ def compile_policies(
             remedy=suggestion(artifact, lifecycle.artifacts),
         )
     documents = {
-        key.name: compiler.compile(policy)
+        key.name: policy_json.to_json(policy) if neutral else compiler.compile(policy)
         for key, policy in graph.release_policies(lifecycle).items()
         if artifact in (None, key.artifact)
     }

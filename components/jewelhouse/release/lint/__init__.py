@@ -5,13 +5,19 @@ A module for each cloud holds `RULES`; each rule fires on a mistake that somebod
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import import_module
 
+from jewelhouse.errors import Problem, Problems
 from jewelhouse.model import Cloud
 from jewelhouse.release.documents import Document
 from jewelhouse.release.lint.rules import Finding, Hit, Rule, Severity
 
-__all__ = ["Finding", "Hit", "Rule", "Severity", "lint", "rules"]
+__all__ = ["Finding", "Hit", "RefusedPolicy", "Rule", "Severity", "lint", "refuse", "rules"]
+
+
+class RefusedPolicy(Problems):
+    """Policy documents with lint errors: nothing is deployed with them."""
 
 
 def rules(cloud: Cloud) -> tuple[Rule, ...]:
@@ -34,3 +40,23 @@ def lint(document: Document) -> tuple[Finding, ...]:
         for hit in rule.check(document)
     ]
     return tuple(sorted(found, key=lambda finding: list(Severity).index(finding.rule.severity)))
+
+
+def refuse(documents: Iterable[Document]) -> None:
+    """Raises RefusedPolicy when any of the documents has an error, with all of them.
+
+    Runs in the Pulumi program before anything is registered, and in every component that makes a key.
+    """
+    problems = [
+        Problem(
+            where=f"{finding.document}: {finding.where}",
+            what=f"{finding.rule.id} {finding.what}",
+            remedy=finding.rule.remedy,
+            source=finding.rule.source,
+        )
+        for document in documents
+        for finding in lint(document)
+        if finding.rule.severity is Severity.ERROR
+    ]
+    if problems:
+        raise RefusedPolicy(problems)
