@@ -4,7 +4,7 @@ STACK ?= dev
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help set-up up down preview test lint format bench docs clean
+.PHONY: help set-up up down preview test lint format bench oracle docs clean
 
 help: ## List what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 18
@@ -36,6 +36,9 @@ format: set-up ## Let Ruff format and fix
 
 bench: set-up ## Measure against a hand-written flat program; prints `name value bound`
 	@$(BIN)/python -m benchmarks
+
+oracle: ## Build AWS's own enclave image builder, to compare with (needs cargo)
+	@cd tools/eif-oracle && cargo build --release --locked
 
 docs: set-up ## Write the generated parts of the documentation
 	@$(BIN)/python tools/generate_docs.py

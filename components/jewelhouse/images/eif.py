@@ -1,0 +1,296 @@
+"""Enclave image files: read strictly, measured by streaming, whatever built them.
+
+Format version 4, big-endian throughout: aws/aws-nitro-enclaves-image-format README.md, src/defs/mod.rs,
+src/utils. AWS's own reader walks the sections one after the other and lets a wrong section count, wrong
+offsets and trailing bytes pass; here header and sections must agree, or the file is refused with the offset.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, BinaryIO
+
+from jewelhouse.errors import JewelhouseError
+
+MAGIC = b".eif"
+VERSION = 4
+AARCH64 = 1
+MOST_SECTIONS = 32
+# magic, version, flags, default memory and CPUs, reserved, number of sections, offsets, sizes, unused, CRC
+HEADER = struct.Struct(f">4sHHQQHH{MOST_SECTIONS}Q{MOST_SECTIONS}QII")
+CRC_AT = HEADER.size - 4
+SECTION = struct.Struct(">HHQ")
+CHUNK = 1024 * 1024
+REGISTER = bytes(48)
+
+
+class SectionKind(IntEnum):
+    KERNEL = 1
+    CMDLINE = 2
+    RAMDISK = 3
+    SIGNATURE = 4
+    METADATA = 5
+
+
+# Bytes. The format limits the signature; metadata is JSON that a person reads, held in memory as a whole.
+LIMITS = {SectionKind.SIGNATURE: 32768, SectionKind.METADATA: 4 * 1024 * 1024}
+# Kinds whose bytes are measured into PCR0.
+MEASURED = (SectionKind.KERNEL, SectionKind.CMDLINE, SectionKind.RAMDISK)
+
+
+class MalformedImage(JewelhouseError):
+    """An image file that is not what its format says; `where` names the offset."""
+
+    def __init__(self, what: str, offset: int) -> None:
+        super().__init__(what, where=f"offset {offset}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """One section: `offset` of its data (its header is 12 bytes before), `size` in bytes."""
+
+    kind: SectionKind
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """An enclave image's header, checked: `crc` is what it states. `default_memory` in bytes."""
+
+    architecture: str
+    default_memory: int
+    default_cpus: int
+    sections: tuple[Section, ...]
+    crc: int
+    size: int
+
+    def of_kind(self, kind: SectionKind) -> tuple[Section, ...]:
+        return tuple(section for section in self.sections if section.kind is kind)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What `measure` found. `registers`: `PCR0`, `PCR1`, `PCR2` and, when signed, `PCR8`, lower-case hex."""
+
+    layout: Layout
+    registers: dict[str, str]
+    metadata: Any
+    signature: bytes | None
+
+
+def extend(digest: bytes) -> bytes:
+    """A register after its first extension: SHA-384 over 48 zero bytes and a digest."""
+    return hashlib.sha384(REGISTER + digest).digest()
+
+
+def layout(file: BinaryIO) -> Layout:
+    """Header and section headers of an image. Raises MalformedImage; reads no section's data."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    head = file.read(HEADER.size)
+    if len(head) < HEADER.size:
+        raise MalformedImage(f"has {len(head)} bytes, the header alone takes {HEADER.size}", len(head))
+    magic, version, flags, memory, cpus, reserved, count, *rest = HEADER.unpack(head)
+    offsets, sizes = rest[:MOST_SECTIONS], rest[MOST_SECTIONS : 2 * MOST_SECTIONS]
+    unused, crc = rest[-2:]
+    for wrong, what, offset in (
+        (magic != MAGIC, f"begins with {magic!r}, an enclave image with {MAGIC!r}", 0),
+        (version != VERSION, f"has format version {version}, only {VERSION} is known", 4),
+        (flags & ~AARCH64, f"has unknown flags {flags:#06x}", 6),
+        (reserved, f"has {reserved:#06x} in reserved bytes", 24),
+        (not 2 <= count <= MOST_SECTIONS, f"states {count} sections, it must be 2 to {MOST_SECTIONS}", 26),
+        (unused, f"has {unused:#010x} in unused bytes", 540),
+    ):
+        if wrong:
+            raise MalformedImage(what, offset)
+    sections = []
+    expected = HEADER.size
+    for index, (offset, length) in enumerate(zip(offsets, sizes, strict=True)):
+        if index >= count:
+            if offset or length:
+                raise MalformedImage(f"lists section {index} beyond its count of {count}", 28 + 8 * index)
+            continue
+        if offset != expected:
+            raise MalformedImage(
+                f"section {index} should begin at {expected}, not at {offset}", 28 + 8 * index
+            )
+        sections.append(_section(file, index, offset, length, size))
+        expected = offset + SECTION.size + length
+    if expected != size:
+        raise MalformedImage(f"has {size - expected} bytes after its last section", expected)
+    _check_order(sections)
+    return Layout(
+        architecture="aarch64" if flags & AARCH64 else "x86_64",
+        default_memory=memory,
+        default_cpus=cpus,
+        sections=tuple(sections),
+        crc=crc,
+        size=size,
+    )
+
+
+def _section(file: BinaryIO, index: int, offset: int, length: int, size: int) -> Section:
+    if offset + SECTION.size + length > size:
+        raise MalformedImage(f"section {index} ends at {offset + SECTION.size + length} of {size}", offset)
+    file.seek(offset)
+    number, flags, stated = SECTION.unpack(file.read(SECTION.size))
+    if number not in list(SectionKind):
+        raise MalformedImage(f"section {index} has unknown type {number}", offset)
+    if flags:
+        raise MalformedImage(f"section {index} has unknown flags {flags:#06x}", offset + 2)
+    if stated != length:
+        raise MalformedImage(f"section {index} states {stated} bytes, the header {length}", offset + 4)
+    return Section(kind=SectionKind(number), offset=offset + SECTION.size, size=length)
+
+
+def _check_order(sections: Sequence[Section]) -> None:
+    """One kernel, then one command line, before any ramdisk: the order in which PCR0 is taken."""
+    kinds = [section.kind for section in sections]
+    for kind, least, most in (
+        (SectionKind.KERNEL, 1, 1),
+        (SectionKind.CMDLINE, 1, 1),
+        (SectionKind.METADATA, 1, 1),
+        (SectionKind.RAMDISK, 1, MOST_SECTIONS),
+        (SectionKind.SIGNATURE, 0, 1),
+    ):
+        found = kinds.count(kind)
+        if not least <= found <= most:
+            wanted = str(least) if least == most else f"{least} to {most}"
+            raise MalformedImage(f"has {found} {kind.name.lower()} sections, it must have {wanted}", 28)
+    measured = [(kind, section) for kind, section in zip(kinds, sections, strict=True) if kind in MEASURED]
+    if [kind for kind, _ in measured] != sorted(kind for kind, _ in measured):
+        wrong = next(
+            section
+            for (kind, section), right in zip(measured, sorted(k for k, _ in measured), strict=True)
+            if kind is not right
+        )
+        raise MalformedImage("has its kernel, command line and ramdisks out of order", wrong.offset)
+    for section in sections:
+        limit = LIMITS.get(section.kind)
+        if limit is not None and section.size > limit:
+            raise MalformedImage(
+                f"{section.kind.name.lower()} has {section.size} bytes, at most {limit} are allowed",
+                section.offset,
+            )
+
+
+class Meter:
+    """Takes the registers of measured bytes as they pass, each pass in a thread of its own.
+
+    PCR0 covers kernel, command line and all ramdisks; PCR1 is PCR0's state after the first ramdisk; PCR2
+    covers the other ramdisks. hashlib and zlib let go of the interpreter lock, so passes run side by side.
+    """
+
+    def __init__(self) -> None:
+        self._all = hashlib.sha384()
+        self._first: Any = None
+        self._later = hashlib.sha384()
+        self._threads = [ThreadPoolExecutor(1) for _ in range(2)]
+        self._pending: list[Any] = []
+        self._ramdisks = 0
+
+    def begin(self, kind: SectionKind) -> None:
+        """A section of `kind` starts. Waits, so that buffers of the section before may be used again."""
+        self.wait()
+        if kind is SectionKind.RAMDISK:
+            if self._ramdisks == 1:
+                self._first = self._all.copy()
+            self._ramdisks += 1
+
+    def update(self, data: memoryview) -> None:
+        """Measures `data`, which must stay as it is until the next `wait`."""
+        self._pending.append(self._threads[0].submit(self._all.update, data))
+        if self._ramdisks > 1:
+            self._pending.append(self._threads[1].submit(self._later.update, data))
+
+    def wait(self) -> None:
+        for pending in self._pending:
+            pending.result()
+        self._pending.clear()
+
+    def registers(self) -> dict[str, str]:
+        self.wait()
+        for thread in self._threads:
+            thread.shutdown()
+        first = self._first or self._all
+        found = {"PCR0": self._all, "PCR1": first, "PCR2": self._later}
+        return {name: extend(state.digest()).hex() for name, state in found.items()}
+
+
+def chunks(file: BinaryIO, offset: int, size: int, buffers: Sequence[bytearray]) -> Iterator[memoryview]:
+    """`size` bytes of a file in pieces, read into `buffers` in turn. A piece is overwritten when as many
+    pieces as there are buffers came after it."""
+    file.seek(offset)
+    left, turn = size, 0
+    while left:
+        view = memoryview(buffers[turn % len(buffers)])[: min(left, CHUNK)]
+        read = 0
+        while read < len(view):
+            got = file.readinto(view[read:])  # type: ignore[attr-defined]
+            if not got:
+                raise MalformedImage(
+                    "ends early: the file changed while it was read", offset + size - left + read
+                )
+            read += got
+        yield view
+        left -= len(view)
+        turn += 1
+
+
+def measure(file: BinaryIO) -> Measured:
+    """The registers that an enclave from this image will report.
+
+    Reads the file once, a few MiB at a time. The signature section, if any, must sign PCR0 with the key of
+    its certificate. Raises MalformedImage for whatever is wrong with the file, a wrong CRC included.
+    """
+    found = layout(file)
+    buffers = [bytearray(CHUNK) for _ in range(2)]
+    meter = Meter()
+    crc = zlib.crc32(_head(file))
+    small: dict[SectionKind, bytes] = {}
+    for section in found.sections:
+        start = section.offset - SECTION.size
+        file.seek(start)
+        crc = zlib.crc32(file.read(SECTION.size), crc)
+        meter.begin(section.kind)
+        kept = bytearray()
+        for piece in chunks(file, section.offset, section.size, buffers):
+            # The buffer of this piece is free again once the piece before the last one is measured.
+            meter.wait()
+            if section.kind in MEASURED:
+                meter.update(piece)
+            else:
+                kept += piece
+            crc = zlib.crc32(piece, crc)
+        if section.kind not in MEASURED:
+            small[section.kind] = bytes(kept)
+    registers = meter.registers()
+    if crc != found.crc:
+        raise MalformedImage(f"has CRC {crc:#010x}, its header states {found.crc:#010x}", CRC_AT)
+    metadata_at = found.of_kind(SectionKind.METADATA)[0].offset
+    try:
+        metadata = json.loads(small[SectionKind.METADATA])
+    except (ValueError, RecursionError) as error:
+        raise MalformedImage("has metadata that is not JSON", metadata_at) from error
+    signature = small.get(SectionKind.SIGNATURE)
+    if signature is not None:
+        from jewelhouse.images import eif_signature
+
+        offset = found.of_kind(SectionKind.SIGNATURE)[0].offset
+        registers["PCR8"] = eif_signature.register(signature, bytes.fromhex(registers["PCR0"]), offset)
+    return Measured(layout=found, registers=registers, metadata=metadata, signature=signature)
+
+
+def _head(file: BinaryIO) -> bytes:
+    """The part of the header that its CRC covers."""
+    file.seek(0)
+    return file.read(CRC_AT)
