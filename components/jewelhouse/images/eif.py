@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from jewelhouse.errors import JewelhouseError
@@ -183,97 +184,88 @@ def _check_order(sections: Sequence[Section]) -> None:
             )
 
 
-class Meter:
-    """Takes the registers of measured bytes as they pass, each pass in a thread of its own.
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """A section's data where it lies: `size` bytes from `offset` of a file, or in memory."""
 
-    PCR0 covers kernel, command line and all ramdisks; PCR1 is PCR0's state after the first ramdisk; PCR2
-    covers the other ramdisks. hashlib and zlib let go of the interpreter lock, so passes run side by side.
+    kind: SectionKind
+    source: Path | bytes
+    offset: int = 0
+    size: int
+
+    def read(self) -> Iterator[memoryview]:
+        """The data, a MiB at a time; each view is valid until the next one. Raises MalformedImage when the
+        file has become shorter."""
+        if isinstance(self.source, bytes):
+            yield memoryview(self.source)
+            return
+        buffer = bytearray(CHUNK)
+        with self.source.open("rb", buffering=0) as file:
+            file.seek(self.offset)
+            left = self.size
+            while left:
+                got = file.readinto(memoryview(buffer)[: min(left, CHUNK)])
+                if not got:
+                    raise MalformedImage("ends early: it changed while it was read", self.offset + self.size)
+                left -= got
+                yield memoryview(buffer)[:got]
+
+    @property
+    def header(self) -> bytes:
+        return SECTION.pack(self.kind, 0, self.size)
+
+
+def take(pieces: Sequence[Piece], crc: int = 0) -> tuple[dict[str, str], int]:
+    """The registers of an image's sections in their order, and the CRC over them with their headers.
+
+    Two passes side by side: hashlib and zlib let go of the interpreter lock. PCR0 covers kernel, command line
+    and all ramdisks, PCR1 is its state after the first ramdisk, PCR2 covers the other ramdisks.
     """
-
-    def __init__(self) -> None:
-        self._all = hashlib.sha384()
-        self._first: Any = None
-        self._later = hashlib.sha384()
-        self._threads = [ThreadPoolExecutor(1) for _ in range(2)]
-        self._pending: list[Any] = []
-        self._ramdisks = 0
-
-    def begin(self, kind: SectionKind) -> None:
-        """A section of `kind` starts. Waits, so that buffers of the section before may be used again."""
-        self.wait()
-        if kind is SectionKind.RAMDISK:
-            if self._ramdisks == 1:
-                self._first = self._all.copy()
-            self._ramdisks += 1
-
-    def update(self, data: memoryview) -> None:
-        """Measures `data`, which must stay as it is until the next `wait`."""
-        self._pending.append(self._threads[0].submit(self._all.update, data))
-        if self._ramdisks > 1:
-            self._pending.append(self._threads[1].submit(self._later.update, data))
-
-    def wait(self) -> None:
-        for pending in self._pending:
-            pending.result()
-        self._pending.clear()
-
-    def registers(self) -> dict[str, str]:
-        self.wait()
-        for thread in self._threads:
-            thread.shutdown()
-        first = self._first or self._all
-        found = {"PCR0": self._all, "PCR1": first, "PCR2": self._later}
-        return {name: extend(state.digest()).hex() for name, state in found.items()}
+    ramdisks = [piece for piece in pieces if piece.kind is SectionKind.RAMDISK]
+    everything = hashlib.sha384()
+    first = everything
+    with ThreadPoolExecutor(1) as side:
+        later = side.submit(_digest, ramdisks[1:])
+        for piece in pieces:
+            crc = zlib.crc32(piece.header, crc)
+            for data in piece.read():
+                if piece.kind in MEASURED:
+                    everything.update(data)
+                crc = zlib.crc32(data, crc)
+            if piece is ramdisks[0]:
+                first = everything.copy()
+        found = {"PCR0": everything.digest(), "PCR1": first.digest(), "PCR2": later.result()}
+    return {name: extend(digest).hex() for name, digest in found.items()}, crc
 
 
-def chunks(file: BinaryIO, offset: int, size: int, buffers: Sequence[bytearray]) -> Iterator[memoryview]:
-    """`size` bytes of a file in pieces, read into `buffers` in turn. A piece is overwritten when as many
-    pieces as there are buffers came after it."""
-    file.seek(offset)
-    left, turn = size, 0
-    while left:
-        view = memoryview(buffers[turn % len(buffers)])[: min(left, CHUNK)]
-        read = 0
-        while read < len(view):
-            got = file.readinto(view[read:])  # type: ignore[attr-defined]
-            if not got:
-                raise MalformedImage(
-                    "ends early: the file changed while it was read", offset + size - left + read
-                )
-            read += got
-        yield view
-        left -= len(view)
-        turn += 1
+def _digest(pieces: Sequence[Piece]) -> bytes:
+    state = hashlib.sha384()
+    for piece in pieces:
+        for data in piece.read():
+            state.update(data)
+    return state.digest()
 
 
-def measure(file: BinaryIO) -> Measured:
+def measure(path: Path) -> Measured:
     """The registers that an enclave from this image will report.
 
-    Reads the file once, a few MiB at a time. The signature section, if any, must sign PCR0 with the key of
-    its certificate. Raises MalformedImage for whatever is wrong with the file, a wrong CRC included.
+    Reads a MiB at a time. The signature section, if any, must sign PCR0 with the key of its certificate.
+    Raises MalformedImage for whatever is wrong with the file, a wrong CRC included.
     """
-    found = layout(file)
-    buffers = [bytearray(CHUNK) for _ in range(2)]
-    meter = Meter()
-    crc = zlib.crc32(_head(file))
-    small: dict[SectionKind, bytes] = {}
-    for section in found.sections:
-        start = section.offset - SECTION.size
-        file.seek(start)
-        crc = zlib.crc32(file.read(SECTION.size), crc)
-        meter.begin(section.kind)
-        kept = bytearray()
-        for piece in chunks(file, section.offset, section.size, buffers):
-            # The buffer of this piece is free again once the piece before the last one is measured.
-            meter.wait()
-            if section.kind in MEASURED:
-                meter.update(piece)
-            else:
-                kept += piece
-            crc = zlib.crc32(piece, crc)
-        if section.kind not in MEASURED:
-            small[section.kind] = bytes(kept)
-    registers = meter.registers()
+    with path.open("rb") as file:
+        found = layout(file)
+        file.seek(0)
+        head = file.read(CRC_AT)
+        small = {}
+        for section in found.sections:
+            if section.kind in LIMITS:
+                file.seek(section.offset)
+                small[section.kind] = file.read(section.size)
+    pieces = [
+        Piece(kind=section.kind, source=path, offset=section.offset, size=section.size)
+        for section in found.sections
+    ]
+    registers, crc = take(pieces, zlib.crc32(head))
     if crc != found.crc:
         raise MalformedImage(f"has CRC {crc:#010x}, its header states {found.crc:#010x}", CRC_AT)
     metadata_at = found.of_kind(SectionKind.METADATA)[0].offset
@@ -288,9 +280,3 @@ def measure(file: BinaryIO) -> Measured:
         offset = found.of_kind(SectionKind.SIGNATURE)[0].offset
         registers["PCR8"] = eif_signature.register(signature, bytes.fromhex(registers["PCR0"]), offset)
     return Measured(layout=found, registers=registers, metadata=metadata, signature=signature)
-
-
-def _head(file: BinaryIO) -> bytes:
-    """The part of the header that its CRC covers."""
-    file.seek(0)
-    return file.read(CRC_AT)
