@@ -24,6 +24,7 @@ from jewelhouse.evidence.verdict import NO_ENDORSEMENTS, Endorsements, Malformed
 LIMIT = 4 * 1024 * 1024
 
 TOKEN = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
+NITRO = re.compile(rb"\xd2?\x84\x44\xa1\x01\x38\x22")
 # Issuer of a token -> the module that verifies it.
 ISSUERS = (
     (re.compile(r"https://[a-z0-9.-]+\.attest\.azure\.net/?"), "maa"),
@@ -50,10 +51,11 @@ def recognise(data: bytes) -> Recognised:
         raise MalformedEvidence("is empty")
     for wrapping, inside in _unwrapped(data):
         for module, matches in FORMATS:
-            start = matches(inside)
-            if start is not None:
-                framed = (*wrapping, f"{start} bytes of framing") if start else wrapping
-                return Recognised(module=module, data=inside[start:], wrapping=framed)
+            found = matches(inside)
+            if found is not None:
+                taken_off = len(inside) - len(found)
+                framed = (*wrapping, f"{taken_off} bytes of framing") if taken_off else wrapping
+                return Recognised(module=module, data=found, wrapping=framed)
     raise MalformedEvidence(
         "is no evidence of a format that is known",
         remedy="known: Nitro Enclave and NitroTPM documents, tokens of Microsoft Azure Attestation and of "
@@ -118,30 +120,30 @@ def _base64(data: bytes) -> bytes | None:
         return None
 
 
-def _nitro(data: bytes) -> int | None:
-    """COSE_Sign1 with the protected header `{alg: ES384}`, tagged or not, perhaps behind its length."""
-    for start in (0, 4):
-        if re.match(rb"\xd2?\x84\x44\xa1\x01\x38\x22", data[start:]):
-            framing = data[:start]
-            if not framing or int.from_bytes(framing, "big") == len(data) - start or framing[:1] == b"\0":
-                return start
+def _nitro(data: bytes) -> bytes | None:
+    """COSE_Sign1 with the protected header `{alg: ES384}`, tagged or not. dstack keeps it behind two bytes of
+    variants and its length as a compact integer of SCALE (Dstack-TEE/dstack; docs.polkadot.com, SCALE)."""
+    if NITRO.match(data):
+        return data
+    compact = int.from_bytes(data[2:4], "little")
+    if NITRO.match(data, 4) and compact & 3 == 1 and 4 + (compact >> 2) <= len(data):
+        return data[4 : 4 + (compact >> 2)]
     return None
 
 
-def _snp(data: bytes) -> int | None:
+def _snp(data: bytes) -> bytes | None:
     version = int.from_bytes(data[:4], "little")
-    return 0 if 1000 <= len(data) <= 1300 and 1 <= version <= 9 and data[4:8] != b"\x81\0\0\0" else None
+    return data if 1000 <= len(data) <= 1300 and 1 <= version <= 9 else None
 
 
-def _tdx(data: bytes) -> int | None:
+def _tdx(data: bytes) -> bytes | None:
     """Quote header: version, attestation key type, then TEE type 0x81. An SGX quote has TEE type 0."""
-    version, tee = int.from_bytes(data[:2], "little"), data[4:8]
-    return 0 if version in (4, 5) and tee == b"\x81\0\0\0" else None
+    return data if int.from_bytes(data[:2], "little") in (4, 5) and data[4:8] == b"\x81\0\0\0" else None
 
 
-def _spdm(data: bytes) -> int | None:
+def _spdm(data: bytes) -> bytes | None:
     """An SPDM 1.1 GET_MEASUREMENTS request, with which NVIDIA's reports begin."""
-    return 0 if data[:2] == b"\x11\xe0" and len(data) > 100 else None
+    return data if data[:2] == b"\x11\xe0" and len(data) > 100 else None
 
 
 def _json(data: bytes) -> Any:
@@ -153,20 +155,20 @@ def _json(data: bytes) -> Any:
         return None
 
 
-def _nvidia_json(data: bytes) -> int | None:
+def _nvidia_json(data: bytes) -> bytes | None:
     value = _json(data)
     entries = value if isinstance(value, list) else [value]
     fits = entries and all(
         isinstance(entry, dict) and {"evidence", "certificate"} <= entry.keys() for entry in entries
     )
-    return 0 if fits else None
+    return data if fits else None
 
 
-def _nvidia_eat(data: bytes) -> int | None:
+def _nvidia_eat(data: bytes) -> bytes | None:
     """A detached EAT: `[["JWT", token], {"GPU-0": token}]`."""
     value = _json(data)
     if isinstance(value, list) and value and isinstance(value[0], list) and value[0][:1] == ["JWT"]:
-        return 0
+        return data
     return None
 
 
@@ -184,18 +186,18 @@ def _issuer(data: bytes) -> str | None:
     return issuer if isinstance(issuer, str) else None
 
 
-def _token_of(module: str) -> Callable[[bytes], int | None]:
-    def matches(data: bytes) -> int | None:
+def _token_of(module: str) -> Callable[[bytes], bytes | None]:
+    def matches(data: bytes) -> bytes | None:
         issuer = _issuer(data)
         if issuer is None:
             return None
-        return 0 if any(name == module and form.fullmatch(issuer) for form, name in ISSUERS) else None
+        return data if any(name == module and form.fullmatch(issuer) for form, name in ISSUERS) else None
 
     return matches
 
 
-# How each format shows itself: the offset at which it starts in the bytes, or None.
-FORMATS: tuple[tuple[str, Callable[[bytes], int | None]], ...] = (
+# How each format shows itself: the evidence inside the bytes, or None. The most telling come first.
+FORMATS: tuple[tuple[str, Callable[[bytes], bytes | None]], ...] = (
     ("nitro", _nitro),
     ("tdx", _tdx),
     ("nvidia", _spdm),
