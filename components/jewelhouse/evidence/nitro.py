@@ -45,6 +45,8 @@ from jewelhouse.evidence.verdict import (
 # KMS takes documents of at most 256 KiB (botocore: kms RecipientInfo); real ones have under 5 KiB.
 LIMIT = 256 * 1024
 ES384 = -35
+# `{1: -35}` in its one shortest form.
+PROTECTED = b"\xa1\x01\x38\x22"
 DIGESTS = {"SHA256": 32, "SHA384": 48, "SHA512": 64}
 # Field -> most bytes. The document's grammar says 1024, its rules 512 for the last two: NSM takes 512.
 OPTIONAL = {"public_key": 1024, "user_data": 512, "nonce": 512}
@@ -112,14 +114,15 @@ def parse(data: bytes) -> Document:
     message = _decoded(data, "document")
     if isinstance(message, cbor2.CBORTag) and message.tag == 18:
         message = message.value
-    if not isinstance(message, list) or len(message) != 4:
+    # Inside a tag the library gives a tuple.
+    if not isinstance(message, list | tuple) or len(message) != 4:
         raise MalformedEvidence("is no COSE_Sign1 of four members", where="document")
     protected, unprotected, payload, signature = message
     if not all(isinstance(part, bytes) for part in (protected, payload, signature)):
         raise MalformedEvidence("is no COSE_Sign1: a member is not a byte string", where="document")
     if unprotected != {}:
         raise MalformedEvidence("must be empty", where="unprotected header")
-    if _decoded(protected, "protected header") != {1: ES384}:
+    if protected != PROTECTED:
         raise MalformedEvidence("names another algorithm than ES384", where="protected header")
     if len(signature) != 96:
         raise MalformedEvidence(f"has {len(signature)} bytes, ES384 has 96", where="signature")
@@ -292,10 +295,12 @@ def _chain(
     try:
         leaf = x509.load_der_x509_certificate(document.certificate)
         bundle = [_certificate(der) for der in document.bundle]
+        # Names and dates are read when they are asked for: damage in them shows here.
+        sent = tuple(line(certificate) for certificate in (leaf, *reversed(bundle)))
+        late = _expired(leaf, bundle, at)
     except (ValueError, UnsupportedAlgorithm) as error:
         problems.append(Finding("certificate", f"the chain cannot be read: {error}"))
         return None, ()
-    sent = tuple(line(certificate) for certificate in (leaf, *reversed(bundle)))
     pinned = {root.fingerprint: root for root in roots}
     trusted = [certificate for certificate in bundle if _fingerprint(certificate) in pinned]
     if not trusted:
@@ -316,7 +321,7 @@ def _chain(
     try:
         verified = verifier.verify(leaf, others).chain
     except VerificationError as error:
-        problems.append(Finding("certificate", f"{_expired(leaf, bundle, at) or error}"))
+        problems.append(Finding("certificate", late or str(error)))
         return leaf, sent
     root = pinned[_fingerprint(verified[-1])]
     checked.append(f"{len(verified)} certificates to {root.name} at {moment(at)}")
