@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from samples import PROJECT
@@ -28,3 +33,53 @@ def eif(*arguments: str | Path) -> dict[str, str]:
         [eif_oracle(), *map(str, arguments)], check=True, capture_output=True, text=True, timeout=120
     )
     return json.loads(done.stdout)
+
+
+IAM = PROJECT / "tools" / "iam-oracle"
+
+
+def iam(simulations: list[dict[str, Any]]) -> list[Any]:
+    """Decisions of @cloud-copilot/iam-simulate, an evaluator of IAM by other hands. Its licence (AGPL) keeps it
+    out of everything that is shipped: it is fetched, by its locked digest, where tests run."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        pytest.skip("the independent IAM evaluator needs Node 20 with npm")
+    there = PROJECT / ".jewelhouse" / "cache" / "iam-oracle"
+    wanted = (IAM / "package-lock.json").read_bytes()
+    with _alone(there.with_suffix(".lock")):
+        mark = there / "installed"
+        if not mark.is_file() or mark.read_bytes() != wanted:
+            shutil.rmtree(there, ignore_errors=True)
+            there.mkdir(parents=True)
+            for name in ("package.json", "package-lock.json", "main.mjs"):
+                shutil.copy(IAM / name, there)
+            done = subprocess.run(
+                [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+                cwd=there,
+                capture_output=True,
+                text=True,
+                timeout=300,
+            )
+            if done.returncode and not os.environ.get("CI"):
+                pytest.skip(f"the independent IAM evaluator could not be fetched: {done.stderr[-300:]}")
+            assert not done.returncode, done.stderr
+            mark.write_bytes(wanted)
+    done = subprocess.run(
+        [node, "main.mjs"],
+        cwd=there,
+        input=json.dumps(simulations),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    return json.loads(done.stdout)
+
+
+@contextlib.contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """One test process at a time."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
