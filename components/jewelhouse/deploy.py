@@ -57,14 +57,7 @@ def deploy(lifecycle: Lifecycle) -> Mapping[str, Any]:
     return {
         "lifecycle": {
             "name": lifecycle.name,
-            "weakened": [
-                name
-                for name, on in (
-                    ("allow-same-owner", lifecycle.allow_same_owner),
-                    ("destroyable", lifecycle.destroyable),
-                )
-                if on
-            ],
+            "weakened": list(graph.weakenings(lifecycle)),
         },
         "artifacts": {name: _artifact(lifecycle, name, outputs) for name in lifecycle.artifacts},
         "stages": {

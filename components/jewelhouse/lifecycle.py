@@ -133,5 +133,11 @@ def _gate(lifecycle: Lifecycle, key: AttestedKey, stage: Stage) -> Gate:
     )
 
 
+def weakenings(lifecycle: Lifecycle) -> tuple[str, ...]:
+    """The settings that weaken the whole lifecycle, by their names in the stack file."""
+    settings = (("allow-same-owner", lifecycle.allow_same_owner), ("destroyable", lifecycle.destroyable))
+    return tuple(name for name, on in settings if on)
+
+
 def platforms(lifecycle: Lifecycle) -> frozenset[Platform]:
     return frozenset(stage.platform for stage in lifecycle.stages.values())

@@ -42,14 +42,7 @@ def chosen(stack: str | None, file: Path | None) -> Lifecycle:
 def check(stack: StackOption = None, file: FileOption = None, as_json: JsonOption = False) -> None:
     """Say whether a lifecycle may be deployed, and everything that stands against it."""
     lifecycle = chosen(stack, file)
-    weakened = [
-        name
-        for name, on in (
-            ("allow-same-owner", lifecycle.allow_same_owner),
-            ("destroyable", lifecycle.destroyable),
-        )
-        if on
-    ]
+    weakened = list(graph.weakenings(lifecycle))
     declared = sorted({stage.image for stage in lifecycle.stages.values() if lifecycle.image(stage).declared})
     if as_json:
         typer.echo(json.dumps({"valid": True, "weakened": weakened, "declared-images": declared}))
