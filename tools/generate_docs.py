@@ -26,7 +26,7 @@ from rich.console import Console
 from jewelhouse import picture, settings, stackfile
 from jewelhouse.images.lock import ImageEntry
 from jewelhouse.model import Cloud, Platform, Proof
-from jewelhouse.release import proofs
+from jewelhouse.release import lint, proofs
 
 PROJECT = Path(__file__).parents[1]
 DOCS = PROJECT / "docs"
@@ -64,6 +64,7 @@ def sections() -> Mapping[str, Callable[[], str]]:
         "cli": commands,
         "components": components,
         "policies": policies,
+        "lint": lint_rules,
     }
 
 
@@ -217,6 +218,18 @@ def policies() -> str:
         for rule in (*guardrails.RULES, *guardrails.STACK_RULES)
     ]
     return "\n".join(rows) + "\n"
+
+
+def lint_rules() -> str:
+    """Every lint rule of every cloud, with what it lets happen and what to write instead."""
+    parts = []
+    for cloud in Cloud:
+        parts.append(f"### {picture.CLOUD_NAMES[cloud]}\n")
+        for rule in lint.rules(cloud):
+            parts.append(f"#### {rule.id}: {rule.title}\n")
+            parts.append(f"{rule.severity.capitalize()}. {_cell(rule.why)}\n")
+            parts.append(f"- Instead: {_cell(rule.remedy)}\n- Source: {_cell(rule.source)}\n")
+    return "\n".join(parts)
 
 
 def pages() -> Mapping[Path, str]:

@@ -102,7 +102,9 @@ def test_the_challenge_is_compared():
 
 
 @pytest.mark.parametrize(
-    ("key", "usable"), [(None, False), (b"", False), (b"x" * 19, False), (recipient(), True)]
+    ("key", "usable"),
+    [(None, False), (b"", False), (b"x" * 19, False), (recipient(), True)],
+    ids=["none", "empty", "junk", "RSA"],
 )
 def test_a_public_key_may_be_anything_and_the_claims_say_whether_kms_could_use_it(key, usable):
     verdict = judged(AUTHORITY.document(public_key=key))

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -348,3 +350,15 @@ def test_every_proof_has_a_state() -> None:
     for platform in (ENCLAVE, TPM):
         assert set(aws.PROOFS[platform]) == set(Proof) - {Proof.OWNER_APART}
         assert {state for state, _ in aws.PROOFS[platform].values()} <= {"enforced", "not-possible"}
+
+
+def test_compiling_and_parsing_load_nothing_heavy() -> None:
+    # They run inside the Pulumi program, where memory is measured.
+    program = """
+import sys
+import jewelhouse.release.aws
+heavy = ("cryptography", "cbor2", "cel_expr_python", "jewelhouse.release.evaluate", "jewelhouse.release.lint")
+print(*(name for name in heavy if name in sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from jewelhouse import lifecycle as graph
-from jewelhouse.cli import judge, matrix
+from jewelhouse.cli import diff, judge, matrix
 from jewelhouse.cli.lifecycle import FileOption, StackOption, chosen
 from jewelhouse.errors import JewelhouseError
 from jewelhouse.release import compiler, policy_json
@@ -18,6 +18,7 @@ app = typer.Typer(help="Release policies: who may have which key released.", no_
 app.command("evaluate")(judge.evaluate_policy)
 app.command("lint")(judge.lint_policies)
 app.command("matrix")(matrix.show_matrix)
+app.command("diff")(diff.compare)
 
 
 @app.callback()

@@ -20,28 +20,26 @@ from typing import Any
 
 from jewelhouse.errors import JewelhouseError
 from jewelhouse.model import AwsAccount, Measurements, Platform, Proof
+from jewelhouse.release.aws_facts import openings, parse
+from jewelhouse.release.aws_keys import CONDITION_KEYS, ONE_RAMDISK, SECURE_BOOT_OFF, ZERO
 from jewelhouse.release.policy import Gate, ReleasePolicy
+
+__all__ = [
+    "ADMINISTRATION",
+    "CONDITION_KEYS",
+    "ONE_RAMDISK",
+    "OPENING_ACTIONS",
+    "POLICY_LIMIT",
+    "PROOFS",
+    "SECURE_BOOT_OFF",
+    "ZERO",
+    "compile",
+    "openings",
+    "parse",
+]
 
 # A key policy may have 32 KiB: docs.aws.amazon.com/kms/latest/developerguide/resource-limits.html
 POLICY_LIMIT = 32 * 1024
-ZERO = "0" * 96
-# PCR7 of every NitroTPM instance with Secure Boot off (aws/NitroTPM-Tools: nitro-tpm-pcr-compute).
-SECURE_BOOT_OFF = (
-    "98441c7f7625d10058c47683aec486ce311c633235eb555593a7ee791121e3578ae72d04ecef661f272d59058b77af35"
-)
-# PCR2 of every enclave image with one ramdisk (tkhq/qos: README), so it tells nothing on its own.
-ONE_RAMDISK = (
-    "21b9efbc184807662e966d34f390821309eeac6802309798826296bf3e8bec7c10edb30948c90ba67310f7b964fc500a"
-)
-
-# Register name -> condition key. PCR0 is what KMS also calls ImageSha384.
-CONDITION_KEYS: Mapping[Platform, Mapping[str, str]] = {
-    Platform.AWS_ENCLAVE: {
-        "PCR0": "kms:RecipientAttestation:ImageSha384",
-        **{f"PCR{n}": f"kms:RecipientAttestation:PCR{n}" for n in (1, 2, 3, 4, 8)},
-    },
-    Platform.AWS_NITROTPM: {f"PCR{n}": f"kms:RecipientAttestation:NitroTPMPCR{n}" for n in range(24)},
-}
 
 # What would give the plaintext of a data key away, or re-wrap it to a key without these conditions. Spelled
 # out: a pattern in a Deny would also catch DescribeKey and the like in tools that ignore its condition.

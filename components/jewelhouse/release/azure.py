@@ -24,7 +24,28 @@ from typing import Any
 from jewelhouse.errors import JewelhouseError
 from jewelhouse.hardware.azure import attestation_endpoint
 from jewelhouse.model import AzureAccount, Platform, Proof, Tee
+from jewelhouse.release.azure_facts import AUTHORITY as AUTHORITY_CLAIM
+from jewelhouse.release.azure_facts import parse
+from jewelhouse.release.facts import Opening, reduced
 from jewelhouse.release.policy import Gate, ReleasePolicy
+
+__all__ = [
+    "AUTHORITY",
+    "CONTENT_TYPE",
+    "NESTED",
+    "PROOFS",
+    "SHARED_HOST",
+    "TEE_TYPES",
+    "authority",
+    "canonical",
+    "check_end",
+    "compile",
+    "digest",
+    "disk_policy",
+    "encode",
+    "openings",
+    "parse",
+]
 
 CONTENT_TYPE = "application/json; charset=utf-8"
 NESTED = "x-ms-isolation-tee."
@@ -101,6 +122,23 @@ def compile(policy: ReleasePolicy) -> dict[str, Any]:
             for endpoint, alternatives in sorted(by_authority.items())
         ],
     }
+
+
+def openings(policy: ReleasePolicy) -> frozenset[Opening]:
+    """What a neutral policy is to open, from its gates alone: `parse(compile(policy))` must find the same.
+
+    Raises JewelhouseError as `compile` does.
+    """
+    return reduced(
+        Opening(
+            claims={
+                AUTHORITY_CLAIM: authority(policy, gate),
+                **{condition["claim"]: condition["equals"] for condition in conditions},
+            }
+        )
+        for gate in policy.gates
+        for conditions in _alternatives(policy, gate)
+    )
 
 
 def check_end(policy: ReleasePolicy, gate: Gate) -> None:

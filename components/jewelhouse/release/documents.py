@@ -23,11 +23,13 @@ class Document:
     AWS: a KMS key policy (`Statement`). Azure: a Key Vault release policy (`version`, `anyOf`), decoded.
     Google: `issuer`, `audiences`, `mapping`, `condition` of a workload identity provider and the `bindings`
     of the key, in the form that `release.gcp.compile` gives.
+    disk: Azure: the key encrypts the disk of a confidential VM, so the platform's own token opens it.
     """
 
     name: str
     cloud: Cloud
     body: Mapping[str, Any]
+    disk: bool = False
 
 
 def read(text: str | bytes, name: str, kind: Cloud | None = None) -> Document:
@@ -70,12 +72,18 @@ def _normal(body: Mapping[str, Any]) -> dict[str, Any]:
         return dict(body)
     oidc = body.get("oidc")
     oidc = oidc if isinstance(oidc, dict) else {}
+    pool, provider, _ = str(body.get("name", "")).partition("/providers/")
     return {
         "issuer": oidc.get("issuerUri", ""),
         "audiences": oidc.get("allowedAudiences", []),
         "mapping": body.get("attributeMapping", {}),
         "condition": body.get("attributeCondition", ""),
         "bindings": body.get("bindings", []),
+        # Each of these changes what is released: keys that replace the issuer's, a provider that is switched
+        # off, the pool whose members the bindings may name.
+        **({"jwks": oidc["jwksJson"]} if oidc.get("jwksJson") else {}),
+        **{name: body[name] for name in ("disabled", "state") if name in body},
+        **({"pool": pool} if provider else {}),
     }
 
 

@@ -15,12 +15,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from jewelhouse.errors import JewelhouseError
 from jewelhouse.model import GcpAccount, Platform, Proof, Tee
+from jewelhouse.release.clauses import Alternative, Clause, simplified
+from jewelhouse.release.facts import Opening
+from jewelhouse.release.gcp_facts import gathered, issuer_of, parse
 from jewelhouse.release.policy import Gate, ReleasePolicy
+
+__all__ = ["compile", "openings", "parse"]
 
 ISSUER = "https://confidentialcomputing.googleapis.com/"
 # Audience of the token that the Confidential Space launcher fetches every hour.
@@ -48,6 +54,7 @@ SUBJECTS: Mapping[Platform, str] = {
     ),
 }
 DIGEST = "assertion.submods.container.image_digest"
+ACCOUNTS = "assertion.google_service_accounts"
 
 # What every token of the platform must say. Debug and hardened images share swname; only dbgstat and the
 # support attributes tell them apart, and a GPU clause alone would admit a debug image.
@@ -150,7 +157,7 @@ def _clauses(policy: ReleasePolicy, gate: Gate) -> Iterator[str]:
     yield f"assertion.submods.gce.project_id == {literal(account.project)}"
     if account.number is not None:
         yield f"assertion.submods.gce.project_number == {literal(account.number)}"
-    yield f"{literal(gate.identity)} in assertion.google_service_accounts"
+    yield f"{literal(gate.identity)} in {ACCOUNTS}"
     if gate.platform is Platform.GCP_CVM:
         return
     yield f"{DIGEST} in [{', '.join(literal(digest) for digest in _digests(gate))}]"
@@ -194,46 +201,116 @@ def _digests(gate: Gate) -> list[str]:
     return sorted(set(found))
 
 
-def _principals(policy: ReleasePolicy) -> tuple[dict[str, str], list[dict[str, Any]]]:
-    """The attribute mapping and the bindings that name what it maps.
+@dataclass(frozen=True, kw_only=True)
+class _Members:
+    """How the gates of a policy are bound.
 
     A member is an image digest. An IAM condition on its binding ends a licence at the moment of the call to
     KMS. Where gates share a digest but end at different times, a digest cannot tell them apart, so these bind
     the stage instead, which the mapping reads from the service account; so do plain VMs, which have none.
+
+    `digests`: those that end at one time, and when. `stages`: gates that are bound by their stage. `order`:
+    gates as the mapping looks for them. A token falls under the first that it has the account of, so every
+    gate that ends stands before those that end later or never, also where it is bound by its digest: an
+    operator who adds the account of a stage with a longer licence gains nothing.
     """
-    platform = policy.key.platform
+
+    digests: Mapping[str, datetime | None]
+    stages: tuple[Gate, ...]
+    order: tuple[Gate, ...]
+
+
+def _members(policy: ReleasePolicy) -> _Members:
     ends: dict[str, set[datetime | None]] = {}
-    if platform is Platform.GCP_CONFIDENTIAL_SPACE:
-        for gate in policy.gates:
-            for digest in _digests(gate):
-                ends.setdefault(digest, set()).add(gate.not_after)
-    by_stage = [
-        gate
-        for gate in policy.gates
-        if platform is Platform.GCP_CVM or any(len(ends[digest]) > 1 for digest in _digests(gate))
-    ]
-    members: dict[str, datetime | None] = {
-        f"attribute.image_digest/{digest}": end
-        for digest, found in sorted(ends.items())
-        if len(found) == 1
-        for end in found
-    }
+    vm = policy.key.platform is Platform.GCP_CVM
+    for gate in () if vm else policy.gates:
+        for digest in _digests(gate):
+            ends.setdefault(digest, set()).add(gate.not_after)
+    stages = [gate for gate in policy.gates if vm or any(len(ends[digest]) > 1 for digest in _digests(gate))]
+    order = [gate for gate in policy.gates if stages and (gate in stages or gate.not_after is not None)]
+    order.sort(key=lambda gate: (gate.not_after or datetime.max.replace(tzinfo=UTC), gate.stage))
+    return _Members(
+        digests={digest: end for digest, found in sorted(ends.items()) if len(found) == 1 for end in found},
+        stages=tuple(stages),
+        order=tuple(order),
+    )
+
+
+def _principals(policy: ReleasePolicy) -> tuple[dict[str, str], list[dict[str, Any]]]:
+    """The attribute mapping and the bindings that name what it maps."""
+    platform = policy.key.platform
+    found = _members(policy)
+    members = {f"attribute.image_digest/{digest}": end for digest, end in found.digests.items()}
     mapping = {"google.subject": SUBJECTS[platform]}
     if platform is Platform.GCP_CONFIDENTIAL_SPACE:
         mapping["attribute.image_digest"] = DIGEST
-    if by_stage:
-        # The earliest end first: a token with several service accounts falls under the shortest licence.
-        by_stage.sort(key=lambda gate: (gate.not_after or datetime.max.replace(tzinfo=UTC), gate.stage))
+    if found.stages:
         choices = (
-            f"{literal(gate.identity or '')} in assertion.google_service_accounts ? {literal(gate.stage)} : "
-            for gate in by_stage
+            f"{literal(gate.identity or '')} in {ACCOUNTS} ? {literal(gate.stage)} : " for gate in found.order
         )
         mapping["attribute.stage"] = "".join(choices) + "'none'"
-        members |= {f"attribute.stage/{gate.stage}": gate.not_after for gate in by_stage}
+        members |= {f"attribute.stage/{gate.stage}": gate.not_after for gate in found.stages}
     grouped: dict[datetime | None, list[str]] = {}
     for member, end in sorted(members.items()):
         grouped.setdefault(end, []).append(member)
-    return mapping, [_binding(end, found) for end, found in grouped.items()]
+    return mapping, [_binding(end, members) for end, members in grouped.items()]
+
+
+def openings(policy: ReleasePolicy) -> frozenset[Opening]:
+    """What a policy lets happen, said without its document: `parse(compile(policy)).openings` is the same.
+
+    Raises JewelhouseError for a policy that cannot be compiled.
+    """
+    compile(policy)
+    space = policy.key.platform is Platform.GCP_CONFIDENTIAL_SPACE
+    base = {
+        Clause("assertion.iss", "==", issuer_of(ISSUER)),
+        Clause("assertion.aud", "==", AUDIENCE),
+        Clause("assertion.swname", "==", "CONFIDENTIAL_SPACE" if space else "GCE"),
+        Clause("assertion.secboot", "==", "true"),
+        # The subject is made of these.
+        Clause("assertion.submods.gce.project_number", "exists"),
+        Clause("assertion.submods.gce.instance_id", "exists"),
+    }
+    if space:
+        base |= {
+            Clause("assertion.dbgstat", "==", "disabled-since-boot"),
+            Clause("assertion.submods.confidential_space.support_attributes", "has", "STABLE"),
+            Clause("assertion.submods.container.cmd_override", "empty"),
+            Clause("assertion.submods.container.env_override", "empty"),
+        }
+    bound = _members(policy)
+    found: list[tuple[Alternative, datetime | None, None]] = []
+    for gate in policy.gates:
+        for digest in _digests(gate) if space else [None]:
+            met = frozenset(base | _clauses_of(gate, digest))
+            if digest is not None and digest in bound.digests:
+                found += [(one, bound.digests[digest], None) for one in simplified([met])]
+            for stage in bound.stages:
+                before = bound.order[: bound.order.index(stage)]
+                among = {Clause(ACCOUNTS, "has", stage.identity or "")}
+                among |= {Clause(ACCOUNTS, "not has", one.identity or "") for one in before}
+                found += [(one, stage.not_after, None) for one in simplified([met | among])]
+    return gathered(found)
+
+
+def _clauses_of(gate: Gate, digest: str | None) -> set[Clause]:
+    assert isinstance(gate.account, GcpAccount)
+    found = {
+        Clause("assertion.hwmodel", "==", HARDWARE[gate.tee]),
+        Clause("assertion.submods.gce.project_id", "==", gate.account.project),
+        Clause(ACCOUNTS, "has", gate.identity or ""),
+    }
+    if gate.account.number is not None:
+        found.add(Clause("assertion.submods.gce.project_number", "==", gate.account.number))
+    if digest is not None:
+        found.add(Clause(DIGEST, "==", digest))
+        if gate.gpu is not None:
+            model = (
+                f"assertion.submods.nvidia_gpu.gpus.exists(item1, item1.hwmodel == {literal(GPUS[gate.gpu])})"
+            )
+            found |= {Clause("assertion.submods.nvidia_gpu.cc_mode", "==", "ON"), Clause(model, "holds")}
+    return found
 
 
 def _binding(end: datetime | None, members: list[str]) -> dict[str, Any]:

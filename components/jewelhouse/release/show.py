@@ -75,15 +75,15 @@ def remarks(cell: Cell) -> Iterator[str]:
 
 def markdown(matrix: Matrix) -> str:
     """A table for a review, and below it what is not enforced, with the reason."""
-    lines = [f"## Release matrix of {_md(matrix.name)}", ""]
+    lines = [f"## Release matrix of {md(matrix.name)}", ""]
     lines += [f"**Weakened by `{name}`.**" for name in matrix.weakened] + [""] * bool(matrix.weakened)
     if matrix.declared:
-        lines += [f"Measurements declared by hand, not built: {', '.join(map(_md, matrix.declared))}.", ""]
-    lines.append("| stage | " + " | ".join(map(_md, matrix.artifacts)) + " |")
+        lines += [f"Measurements declared by hand, not built: {', '.join(map(md, matrix.declared))}.", ""]
+    lines.append("| stage | " + " | ".join(map(md, matrix.artifacts)) + " |")
     lines.append("|---" * (len(matrix.artifacts) + 1) + "|")
     for stage in matrix.stages:
         cells = [matrix.cell(stage, artifact) for artifact in matrix.artifacts]
-        lines.append(f"| {_md(stage)} | " + " | ".join(map(_md_cell, cells)) + " |")
+        lines.append(f"| {md(stage)} | " + " | ".join(map(_cell, cells)) + " |")
     lines += ["", " · ".join(f"{mark} {word}" for mark, word, _ in MARKS.values()), ""]
     notes = list(_notes(matrix))
     if notes:
@@ -96,12 +96,12 @@ def markdown(matrix: Matrix) -> str:
     return "\n".join(lines)
 
 
-def _md_cell(cell: Cell | None) -> str:
+def _cell(cell: Cell | None) -> str:
     if cell is None:
         return ""
     counts = cell.counts
     parts = [f"{mark} {counts[state]}" for state, (mark, _, _) in MARKS.items() if counts.get(state)]
-    return "<br>".join([" ".join(parts), *map(_md, remarks(cell))])
+    return "<br>".join([" ".join(parts), *map(md, remarks(cell))])
 
 
 def _notes(matrix: Matrix) -> Iterator[str]:
@@ -111,10 +111,10 @@ def _notes(matrix: Matrix) -> Iterator[str]:
             for proof, status in cell.proofs.items() if cell else ():
                 if status.state in (State.WEAKENED, State.NOT_POSSIBLE):
                     word = MARKS[status.state][1]
-                    yield f"| {_md(stage)} | {_md(artifact)} | {proof} | {word} | {_md(status.note)} |"
+                    yield f"| {md(stage)} | {md(artifact)} | {proof} | {word} | {md(status.note)} |"
 
 
-def _md(text: str) -> str:
+def md(text: str) -> str:
     """Text that no table, tag or link can be made of."""
     for character in "\\|`*_[]<>#":
         text = text.replace(character, f"\\{character}" if character not in "<>" else f"&#{ord(character)};")

@@ -527,12 +527,143 @@ DENIED = [
 ]
 
 
+OPEN: dict[str, Any] = {"Principal": "*"}
+DELEGATED: dict[str, Any] = {"Principal": {"AWS": f"arn:aws:iam::{OPERATOR}:root"}}
+GRANT = {"GranteePrincipal": ROLE, "Operations": ["Decrypt"]}
+NOT_MINE = {"Principal": {"AWS": DEPLOYER}}
+
+
+def closed(**changes: Any) -> Document:
+    """Open to everybody but for one Deny."""
+    return written(OPEN, {"Effect": "Deny", "Principal": "*", "Action": "kms:*", **changes})
+
+
+# What AWS would not take, or does not document: it must never open what the rest of the document would.
+UNREAD = [
+    # name, document, request, words
+    ("a Deny whose action is a number", closed(Action=[42]), {}, "may deny"),
+    ("a Deny with a number among its actions", closed(Action=["kms:Encrypt", 7]), {}, "may deny"),
+    ("a Deny whose principal is free text", closed(Principal="somebody"), {}, "may deny"),
+    ("a Deny whose resource is a number", closed(Resource=[1]), {}, "may deny"),
+    ("a Deny with a misspelt element", closed(Conditions={}), {}, "may deny"),
+    (
+        "a statement that is no object",
+        Document(name="x", cloud=Cloud.AWS, body={"Statement": [*written(OPEN).body["Statement"], "deny"]}),
+        {},
+        "may deny",
+    ),
+    (
+        "a version that IAM does not know",
+        Document(name="x", cloud=Cloud.AWS, body={**written(OPEN).body, "Version": "2030-01-01"}),
+        {},
+        "no version",
+    ),
+    (
+        "Denies under a misspelt Statement",
+        Document(name="x", cloud=Cloud.AWS, body={**written(OPEN).body, "Statments": []}),
+        {},
+        "not an element",
+    ),
+    (
+        "an Allow by a negated operator of nothing",
+        written({**OPEN, "Condition": {"StringNotEquals": {"aws:SourceVpce": []}}}),
+        {"context": {"aws:SourceVpce": ("vpce-1",)}},
+        "not documented",
+    ),
+    (
+        "a Deny of a pattern that is no ARN",
+        closed(Condition={"ArnLike": {"aws:PrincipalArn": "*"}}),
+        {},
+        "explicit Deny",
+    ),
+    (
+        "a Deny by a Bool that is neither true nor false",
+        closed(Condition={"Bool": {"aws:SecureTransport": "yes"}}),
+        {},
+        "explicit Deny",
+    ),
+    (
+        "an identity policy without a resource",
+        written(DELEGATED),
+        {"identity_policies": ({"Statement": [{"Effect": "Allow", "Action": "*"}]},)},
+        "none of the caller's",
+    ),
+    (
+        "a key policy given for an identity policy",
+        written(DELEGATED),
+        {"identity_policies": (written(OPEN).body,)},
+        "none of the caller's",
+    ),
+    ("an identity policy that is text", written(OPEN), {"identity_policies": ("all",)}, "not an object"),
+    ("a grant that is text", written(NOT_MINE), {"grants": ("all",)}, "not an object"),
+    (
+        "a grant to a whole account",
+        written(NOT_MINE),
+        {"grants": ({**GRANT, "GranteePrincipal": f"arn:aws:iam::{OPERATOR}:root"},)},
+        "",
+    ),
+    (
+        "a grant whose encryption context has a value in other case",
+        written(NOT_MINE),
+        {
+            "grants": ({**GRANT, "Constraints": {"EncryptionContextEquals": {"Model": "a"}}},),
+            "context": {"kms:EncryptionContext:model": ("A",)},
+        },
+        "",
+    ),
+    (
+        "a grant for the service of another resource",
+        written(NOT_MINE),
+        {
+            "grants": ({**GRANT, "Constraints": {"SourceArn": "arn:aws:s3:::a"}},),
+            "context": {"aws:SourceArn": ("arn:aws:s3:::b",)},
+        },
+        "",
+    ),
+    (
+        "a NotPrincipal that spares a session's role but not its account",
+        closed(Principal=..., NotPrincipal={"AWS": [ROLE]}),
+        {"principal": SESSION},
+        "explicit Deny",
+    ),
+    (
+        "an AWS service calling by itself",
+        closed(Condition={"Bool": {"aws:PrincipalIsAWSService": "true"}}),
+        {"principal": "logs.amazonaws.com"},
+        "explicit Deny",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "document", "request_", "says"), UNREAD, ids=[row[0] for row in UNREAD])
+def test_what_cannot_be_read_opens_nothing(name, document, request_, says):
+    decision = decide(cleaned(document), None, **request_)
+    assert not decision.released
+    assert any(says in reason.what and not reason.holds for reason in decision.because), decision.because
+
+
+def test_each_of_these_would_be_open_if_what_cannot_be_read_were_dropped():
+    assert decide(written(OPEN), None).released
+    assert decide(written(DELEGATED), None, identity_policies=(EVERYTHING,)).released
+    assert decide(written(NOT_MINE), None, grants=(GRANT,)).released
+    equal = {**GRANT, "Constraints": {"EncryptionContextEquals": {"Model": "a"}}}
+    context = {"kms:EncryptionContext:model": ("a",)}
+    assert decide(written(NOT_MINE), None, grants=(equal,), context=context).released
+    source = {**GRANT, "Constraints": {"SourceArn": "arn:aws:s3:::a"}}
+    context = {"aws:SourceArn": ("arn:aws:s3:::a",)}
+    assert decide(written(NOT_MINE), None, grants=(source,), context=context).released
+    spared = closed(Principal=..., NotPrincipal={"AWS": [ROLE, f"arn:aws:iam::{OPERATOR}:root"]})
+    assert decide(cleaned(spared), None, SESSION).released
+
+
 def cleaned(document: Document) -> Document:
     """Without the elements that a case takes out."""
     body = dict(document.body)
     if isinstance(body["Statement"], list):
         body["Statement"] = [
             {name: value for name, value in statement.items() if value is not ...}
+            if isinstance(statement, dict)
+            else statement
             for statement in body["Statement"]
         ]
     return replace(document, body=body)

@@ -12,7 +12,7 @@ from samples import ALL_STACKS, shipped
 
 from jewelhouse.evidence.verdict import Kind, Verdict
 from jewelhouse.lifecycle import release_policies
-from jewelhouse.model import Cloud, Platform
+from jewelhouse.model import AwsAccount, Cloud, Platform
 from jewelhouse.release import compiler
 from jewelhouse.release.documents import Document
 from jewelhouse.release.evaluate import Request, evaluate
@@ -89,6 +89,7 @@ def test_compiled_policies_of_every_stack():
                     for value in ("0" * 96, "f" * 96)
                 ]
                 shown += [evidence(kind, **right) for kind in KINDS.values()]
+                assert isinstance(policy.owner, AwsAccount)
                 callers = (gate.identity, policy.owner.deployer, OTHER, f"arn:aws:iam::{OWNER}:root")
                 for verdict in shown:
                     for caller in callers:
@@ -230,3 +231,56 @@ def test_where_the_two_differ_ours_is_what_the_page_says():
     }
     assert evaluate(Document(name="case", cloud=Cloud.AWS, body=body), None, asked()).released
     assert oracles.iam([simulation(body, None, asked())]) == ["ImplicitlyDenied"]
+
+
+OPEN = {"Effect": "Allow", "Principal": "*", "Action": "kms:Decrypt", "Resource": "*"}
+CLOSED = {"Effect": "Deny", "Action": "kms:*", "Resource": "*"}
+SPARED = {**CLOSED, "NotPrincipal": {"AWS": ROLE}}
+PATHS = "aws:PrincipalOrgPaths"
+DIFFERENCES = [
+    # name, statements, context, whether ours releases, what the other says. Pages: docs.aws.amazon.com/IAM/
+    # latest/UserGuide/.
+    # reference_policies_elements_notprincipal.html: without its account's ARN a principal may be denied.
+    ("NotPrincipal without the account", [OPEN, SPARED], {}, False, "Allowed"),
+    # reference_policies_condition-single-vs-multi-valued-context-keys.html: true for "a null dataset, such as
+    # an empty string".
+    (
+        "ForAllValues of an empty text",
+        [{**OPEN, "Condition": {"ForAllValues:StringEquals": {PATHS: "a"}}}],
+        {PATHS: ("",)},
+        True,
+        "ImplicitlyDenied",
+    ),
+    # reference_policies_elements_condition_operators.html says nothing of these three: ours denies.
+    (
+        "a Deny of a pattern that is no ARN",
+        [OPEN, {**CLOSED, "Principal": "*", "Condition": {"ArnLike": {"aws:PrincipalArn": "*"}}}],
+        {},
+        False,
+        "Allowed",
+    ),
+    (
+        "a Deny by a Bool that is none",
+        [OPEN, {**CLOSED, "Principal": "*", "Condition": {"Bool": {"aws:SecureTransport": "yes"}}}],
+        {},
+        False,
+        "Allowed",
+    ),
+    (
+        "an Allow by a negated operator of nothing",
+        [{**OPEN, "Condition": {"StringNotEquals": {"aws:SourceVpce": []}}}],
+        {"aws:SourceVpce": ("vpce-1",)},
+        False,
+        "Allowed",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "context", "released", "theirs"), DIFFERENCES, ids=[row[0] for row in DIFFERENCES]
+)
+def test_known_differences(name, found, context, released, theirs):
+    body = {"Version": "2012-10-17", "Statement": found}
+    request = asked(context=context)
+    assert evaluate(Document(name=name, cloud=Cloud.AWS, body=body), None, request).released is released
+    assert oracles.iam([simulation(body, None, request)]) == [theirs]

@@ -36,7 +36,9 @@ CASES = [
     ("StringEquals", "a", "A", False),
     ("StringEquals", "a*", "ab", False),
     ("StringEquals", ["x", "a"], "a", True),
-    ("StringEquals", [], "a", False),
+    ("StringEquals", [], "a", None),
+    ("StringNotEquals", [], "a", None),
+    ("StringNotEquals", [], None, None),
     ("StringEquals", "a", None, False),
     ("StringNotEquals", "a", "b", True),
     ("StringNotEquals", "a", "a", False),
@@ -60,6 +62,9 @@ CASES = [
     ("NumericGreaterThan", "10", "9", False),
     ("NumericGreaterThanEquals", "9", "10", True),
     ("NumericLessThan", "NaN", "1", None),
+    ("NumericEquals", "1_0", "10", None),
+    ("NumericEquals", "1e1", "10", None),
+    ("NumericEquals", "-2.50", "-2.5", True),
     ("DateEquals", "2026-01-01T00:00:00Z", "2026-01-01T01:00:00+01:00", True),
     ("DateNotEquals", "2026-01-01", "2026-01-02", True),
     ("DateLessThan", "2026-01-01T00:00:00Z", "2025-12-31T23:59:59Z", True),
@@ -67,10 +72,15 @@ CASES = [
     ("DateLessThanEquals", "2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z", True),
     ("DateGreaterThan", "1767225600", "2026-01-01T00:00:01Z", True),
     ("DateGreaterThanEquals", "soon", "2026-01-01T00:00:01Z", None),
+    ("DateLessThan", "2030-W01-1", "2026-01-01T00:00:01Z", None),
+    ("DateLessThan", "20300101T000000Z", "2026-01-01T00:00:01Z", None),
     ("Bool", True, "true", True),
     ("Bool", "false", "true", False),
     ("Bool", "TRUE", "true", True),
-    ("Bool", "yes", "yes", False),
+    ("Bool", "yes", "yes", None),
+    ("Bool", "true", "yes", None),
+    ("Bool", "${aws:x}", "true", None),
+    ("NumericEquals", "${aws:x}", "5", None),
     ("Bool", "true", None, False),
     ("BinaryEquals", "QmluYXJ5", "QmluYXJ5", True),
     ("BinaryEquals", "QmluYXJ5", "QmluYXJ6", False),
@@ -82,7 +92,9 @@ CASES = [
     ("IpAddress", "everywhere", "203.0.113.9", None),
     ("ArnEquals", "arn:aws:iam::1:role/a*", "arn:aws:iam::1:role/ab", True),
     ("ArnLike", "arn:aws:iam::*:role/a", "arn:aws:iam::1:role/a", True),
-    ("ArnLike", "arn:aws:*", "arn:aws:iam::1:role/a", False),
+    ("ArnLike", "arn:aws:*", "arn:aws:iam::1:role/a", None),
+    ("ArnLike", "arn:aws:iam::1:role/a", "no arn", False),
+    ("ArnNotLike", "arn:aws:iam::1:role/a", "no arn", True),
     ("ArnLike", "arn:aws:iam::1*:role/a", "arn:aws:iam::1:x:role/a", False),
     ("ArnNotEquals", "arn:aws:iam::1:role/a", "arn:aws:iam::1:role/b", True),
     ("ArnNotLike", "arn:aws:iam::1:role/*", "arn:aws:iam::1:role/b", False),
@@ -92,6 +104,8 @@ CASES = [
     ("Null", False, None, False),
     ("Null", ["true", "false"], None, True),
     ("Null", "maybe", None, None),
+    ("Null", "false", "", None),
+    ("Null", "true", "", None),
     # IfExists: the absent key meets it, a present one is compared.
     ("StringEqualsIfExists", "a", None, True),
     ("StringEqualsIfExists", "a", "b", False),
@@ -103,6 +117,9 @@ CASES = [
     ("ForAllValues:StringEquals", ["a", "b"], ("a", "b"), True),
     ("ForAllValues:StringEquals", ["a", "b"], ("a", "c"), False),
     ("ForAllValues:StringEquals", ["a"], None, True),
+    # "a null dataset, such as an empty string" counts as no value for both quantifiers.
+    ("ForAllValues:StringEquals", ["a"], "", True),
+    ("ForAnyValue:StringNotEquals", ["a"], "", False),
     ("ForAllValues:StringNotEquals", ["a"], ("b", "c"), True),
     ("ForAllValues:StringNotEquals", ["a"], ("a", "c"), False),
     ("ForAnyValue:StringEquals", ["a", "b"], ("c", "b"), True),
@@ -153,7 +170,8 @@ def test_variables_are_text_in_the_old_version():
 @given(st.text(max_size=20))
 @settings(max_examples=100, deadline=None)
 def test_any_text_is_a_time_or_none(text):
-    assert instant(text) is None or instant(text).tzinfo
+    found = instant(text)
+    assert found is None or found.tzinfo is not None
 
 
 @given(st.sampled_from(sorted(OPERATORS)), st.text(max_size=8), st.text(max_size=8))

@@ -13,6 +13,7 @@ account is the caller's, so it counts as given unless identity policies are supp
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC
 from typing import Any
 
@@ -30,6 +31,8 @@ PLATFORMS: Mapping[Kind, Platform] = {
     Kind.NITRO_TPM: Platform.AWS_NITROTPM,
 }
 VARIABLES = "2012-10-17"
+VERSIONS = (None, "2008-10-17", VARIABLES)
+ELEMENTS = frozenset({"Version", "Id", "Statement"})
 MOST_STATEMENTS = 1000
 
 
@@ -49,10 +52,13 @@ def evaluate(document: Document, verdict: Verdict | None, request: Request) -> D
         return denied(verdict, request.at, found)
     policy = Policy(found, document.body)
     call = Call(request, context_of(verdict, request))
-    identity = [
-        Policy(statements(body), body, identity=True, label=f"identity policy {index}")
-        for index, body in enumerate(request.identity_policies)
-    ]
+    identity: list[Policy] = []
+    for index, body in enumerate(request.identity_policies):
+        label = f"identity policy {index}"
+        read = _statements(body)
+        if isinstance(read, Reason):
+            return denied(verdict, request.at, replace(read, where=f"{label} {read.where}"))
+        identity.append(Policy(read, body, identity=True, label=label))
     against = [reason for one in (policy, *identity) for reason in one.denies(call)]
     if against:
         return denied(verdict, request.at, *against)
@@ -74,7 +80,7 @@ def context_of(verdict: Verdict | None, request: Request) -> Mapping[str, tuple[
         "aws:CurrentTime": (moment(at) or "",),
         "aws:EpochTime": (str(int(at.timestamp())),),
         "aws:SecureTransport": ("true",),
-        "aws:PrincipalIsAWSService": ("false",),
+        "aws:PrincipalIsAWSService": ("true" if caller.is_service else "false",),
         "aws:ViaAWSService": ("false",),
     }
     if caller.arn is not None:
@@ -83,7 +89,8 @@ def context_of(verdict: Verdict | None, request: Request) -> Mapping[str, tuple[
         found["aws:PrincipalAccount"] = (caller.account,)
         found["kms:CallerAccount"] = (caller.account,)
     found |= {key: tuple(values) for key, values in request.context.items() if not is_attestation(key)}
-    if verdict is not None and request.action in RECIPIENT_ACTIONS and verdict.kind in PLATFORMS:
+    takes_document = request.action.lower() in {action.lower() for action in RECIPIENT_ACTIONS}
+    if verdict is not None and takes_document and verdict.kind in PLATFORMS:
         found |= _registers(PLATFORMS[verdict.kind], verdict.measurements)
     return found
 
@@ -129,7 +136,9 @@ class Policy:
         for statement in self.statements:
             if statement.allow and not any("Effect" in what for what in statement.odd):
                 continue
-            if self._void(statement) or not statement.covers(call.action) or not self._names(statement, call):
+            if (self._void(statement) and not statement.odd) or not _may_cover(statement, call.action):
+                continue
+            if not self._names(statement, call):
                 continue
             if statement.odd:
                 what = f"cannot be read and may deny: {'; '.join(statement.odd)}"
@@ -148,6 +157,9 @@ class Policy:
             if not named:
                 continue
             where = self._where(statement)
+            if self.identity and (statement.principals or statement.not_principal):
+                yield named, (Reason(where=where, what="an identity policy has no Principal"),)
+                continue
             if statement.odd:
                 yield named, (Reason(where=where, what=f"cannot be read: {'; '.join(statement.odd)}"),)
                 continue
@@ -162,13 +174,13 @@ class Policy:
             return Named.ITSELF
         found = call.caller.named_by(statement)
         # Nobody can tell whom a statement means whose principals cannot be read.
-        unread = not statement.allow and any("Principal" in what for what in statement.odd)
+        unread = not statement.allow and _unread(statement, "Principal", statement.principals)
         return Named.ITSELF if unread else None if found is Named.NOT else found
 
     def _void(self, statement: Statement) -> bool:
         if not self.identity:
             return bool(statement.void)
-        return not statement.actions
+        return not statement.actions or "no Resource" in statement.void
 
     def _where(self, statement: Statement) -> str:
         return f"{self.label} {statement.where}" if self.label else statement.where
@@ -200,6 +212,15 @@ class Policy:
         )
 
 
+def _unread(statement: Statement, element: str, found: Sequence[str]) -> bool:
+    """Whether an element is there in some form that cannot be read."""
+    return bool(statement.odd) and (not found or any(element in what for what in statement.odd))
+
+
+def _may_cover(statement: Statement, action: str) -> bool:
+    return statement.covers(action) or _unread(statement, "Action", statement.actions)
+
+
 def _expected(clause: Clause, *, denied: bool) -> str:
     """What would meet an Allow, or get by a Deny."""
     listed = ", ".join(clause.values)
@@ -213,7 +234,14 @@ def _expected(clause: Clause, *, denied: bool) -> str:
     return f"not {clause.base} {listed}" if negated else f"{clause.base} {listed}"
 
 
-def _statements(body: Mapping[str, Any]) -> Sequence[Statement] | Reason:
+def _statements(body: object) -> Sequence[Statement] | Reason:
+    """The statements of a policy, or why it is none that AWS would take."""
+    if not isinstance(body, Mapping):
+        return Reason(where="policy", what="is not an object")
+    if body.get("Version") not in VERSIONS:
+        return Reason(where="Version", what=f"{body['Version']!r:.40} is no version of the policy language")
+    if unknown := sorted(map(str, body.keys() - ELEMENTS)):
+        return Reason(where="policy", what=f"{', '.join(unknown):.80} is not an element of a policy")
     found = body.get("Statement")
     if not isinstance(found, list | dict) or not found:
         return Reason(where="Statement", what="there is none, so nothing is allowed")
@@ -234,7 +262,8 @@ def _ways(policy: Policy, identity: Sequence[Policy], call: Call) -> Iterator[tu
         else:
             yield reasons
     for index, grant in enumerate(call.request.grants):
-        yield tuple(_grant(grant, f"grant {grant.get('GrantId', index)}", call))
+        name = grant.get("GrantId", index) if isinstance(grant, Mapping) else index
+        yield tuple(_grant(grant, f"grant {name}", call))
 
 
 def _delegated(allowed: Sequence[tuple[Reason, ...]], given: bool) -> Reason:
@@ -246,16 +275,20 @@ def _delegated(allowed: Sequence[tuple[Reason, ...]], given: bool) -> Reason:
     return Reason(where="identity policies", what=f"the key policy leaves it to the account, and {missing}")
 
 
-def _grant(grant: Mapping[str, Any], where: str, call: Call) -> Iterator[Reason]:
+def _grant(grant: object, where: str, call: Call) -> Iterator[Reason]:
     """A grant lets its grantee call its operations. It cannot carry a measurement: whoever has it needs no
     evidence. docs.aws.amazon.com/kms/latest/developerguide/grants.html"""
+    if not isinstance(grant, Mapping):
+        yield Reason(where=where, what="is not an object")
+        return
     grantee = str(grant.get("GranteePrincipal"))
     yield Reason(
         where=where,
         claim="principal",
         expected=grantee,
         found=call.request.principal or "anybody",
-        holds=grantee != "*" and call.caller.is_meant(grantee) is not Named.NOT,
+        # What a grant to a whole account lets its users do is not documented.
+        holds=grantee != "*" and call.caller.is_meant(grantee) is Named.ITSELF,
     )
     operations = grant.get("Operations")
     named = [str(item) for item in operations] if isinstance(operations, list) else []
@@ -274,6 +307,17 @@ def _grant(grant: Mapping[str, Any], where: str, call: Call) -> Iterator[Reason]
 
 
 def _constraint(name: str, wanted: Any, where: str, call: Call) -> Reason:
+    """Values are compared with regard to case, names without (API_GrantConstraints.html). A call of an
+    asymmetric key has no encryption context, so no constraint on it is ever met there."""
+    if name == "SourceArn":
+        source = call.context.get("aws:sourcearn", ())
+        return Reason(
+            where=where,
+            claim=name,
+            expected=str(wanted),
+            found=", ".join(source) or "absent",
+            holds=source == (wanted,),
+        )
     prefix = "kms:encryptioncontext:"
     shown = {key[len(prefix) :]: values for key, values in call.context.items() if key.startswith(prefix)}
     known = name in ("EncryptionContextEquals", "EncryptionContextSubset") and isinstance(wanted, dict)

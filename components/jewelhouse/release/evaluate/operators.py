@@ -12,9 +12,10 @@ import binascii
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from datetime import datetime
+from decimal import Decimal
 
+from jewelhouse.release import aws_conditions
 from jewelhouse.release.aws_statements import Clause, glob
 
 Context = Mapping[str, tuple[str, ...]]
@@ -23,6 +24,9 @@ Test = Callable[[str, str], bool | None]
 # Stars that are text, in patterns and in what they are compared with, must not act as wildcards.
 LITERAL = str.maketrans({"*": "\ue000", "?": "\ue001", "$": "\ue002"})
 VARIABLE = re.compile(r"\$\{([^}]*)\}")
+# Variables belong to the String and Arn operators only.
+WITH_VARIABLES = frozenset({"StringEquals", "StringEqualsIgnoreCase", "StringLike", "ArnLike"})
+NUMBER = re.compile(r"[+-]?[0-9]{1,40}(\.[0-9]{1,40})?")
 DEFAULT = re.compile(r"(?P<key>[^,]+),\s*'(?P<default>[^']*)'\s*")
 
 
@@ -32,6 +36,11 @@ def holds(clause: Clause, context: Context, *, variables: bool) -> bool | None:
     values = context.get(clause.key.lower())
     if clause.base == "Null":
         return _null(clause, values)
+    if not clause.values:
+        return None
+    if values and clause.quantifier:
+        # An empty text is a null dataset to a quantifier, as good as no value.
+        values = tuple(value for value in values if value)
     if not values:
         if clause.quantifier == "ForAnyValue":
             return clause.if_exists
@@ -47,6 +56,9 @@ def _null(clause: Clause, values: tuple[str, ...] | None) -> bool | None:
     wanted = {value.lower() for value in clause.values}
     if clause.quantifier or clause.if_exists or not wanted or not wanted <= {"true", "false"}:
         return None
+    if values and not any(values):
+        # Null asks for a value that "is not null", and an empty one may be.
+        return None
     return ("false" if values else "true") in wanted
 
 
@@ -55,7 +67,9 @@ def _one(clause: Clause, value: str, context: Context, *, variables: bool) -> bo
     test = TESTS[clause.base]
     found: list[bool | None] = []
     for written in clause.values:
-        pattern = substituted(written, context) if variables and "${" in written else written
+        pattern = written
+        if variables and "${" in written:
+            pattern = substituted(written, context) if clause.base in WITH_VARIABLES else None
         found.append(None if pattern is None else test(value, pattern))
     met = _any(found)
     return met if met is None or not clause.negated else not met
@@ -106,23 +120,24 @@ def _like(value: str, pattern: str) -> bool:
     return glob(pattern, value.translate(LITERAL))
 
 
-def _arn_like(value: str, pattern: str) -> bool:
+def _arn_like(value: str, pattern: str) -> bool | None:
     """Six parts, each on its own: a wildcard never crosses a colon of the first five."""
     parts, patterns = value.translate(LITERAL).split(":", 5), pattern.split(":", 5)
-    return len(parts) == len(patterns) == 6 and all(map(glob, patterns, parts))
+    if len(patterns) != 6:
+        return None
+    return len(parts) == 6 and all(map(glob, patterns, parts))
 
 
-def _bool(value: str, wanted: str) -> bool:
-    return value.lower() == wanted.lower() and wanted.lower() in ("true", "false")
+def _bool(value: str, wanted: str) -> bool | None:
+    named = value.lower(), wanted.lower()
+    return named[0] == named[1] if {*named} <= {"true", "false"} else None
 
 
 def _numeric(compare: Callable[[Decimal, Decimal], bool]) -> Test:
     def test(value: str, wanted: str) -> bool | None:
-        try:
-            numbers = Decimal(value), Decimal(wanted)
-        except InvalidOperation:
+        if not (NUMBER.fullmatch(value) and NUMBER.fullmatch(wanted)):
             return None
-        return compare(*numbers) if all(number.is_finite() for number in numbers) else None
+        return compare(Decimal(value), Decimal(wanted))
 
     return test
 
@@ -136,14 +151,11 @@ def _dates(compare: Callable[[datetime, datetime], bool]) -> Test:
 
 
 def instant(text: str) -> datetime | None:
-    """ISO 8601 or seconds since 1970."""
+    """ISO 8601 as the W3C writes it, or seconds since 1970; None for anything else."""
     try:
-        if re.fullmatch(r"\d{1,12}", text):
-            return datetime.fromtimestamp(int(text), UTC)
-        found = datetime.fromisoformat(text)
-    except (ValueError, OverflowError, OSError):
+        return aws_conditions.instant(text)
+    except aws_conditions.Undecided:
         return None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found
 
 
 def _address(value: str, wanted: str) -> bool | None:

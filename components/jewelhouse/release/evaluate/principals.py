@@ -13,6 +13,7 @@ from enum import Enum
 from jewelhouse.release.aws_statements import Statement, account_of, is_root
 
 SESSION = re.compile(r"(arn:aws[a-z-]*):sts::(\d{12}):assumed-role/([^/]+)/.+")
+SERVICE = re.compile(r"[a-z0-9.-]+\.amazonaws\.com(\.cn)?")
 
 
 class Named(Enum):
@@ -44,6 +45,10 @@ class Caller:
         """What `aws:PrincipalArn` says: the role's ARN for a session."""
         return self.role or self.principal
 
+    @property
+    def is_service(self) -> bool:
+        return self.principal is not None and re.fullmatch(SERVICE, self.principal) is not None
+
     def is_meant(self, named: str) -> Named:
         """How one principal of a policy names this caller."""
         if named == "*":
@@ -63,7 +68,7 @@ class Caller:
             return max(found, key=lambda named: named.value, default=Named.NOT)
         if statement.allow:
             return Named.NOT if any(named is not Named.NOT for named in found) else Named.ITSELF
-        # A Deny spares only those whose account is listed beside them.
+        # A Deny spares only those whose account is listed beside them; for a session its role will do.
         spared = Named.ITSELF in found and (Named.ACCOUNT in found or self.account is None)
         return Named.NOT if spared else Named.ITSELF
 
