@@ -16,7 +16,8 @@ from jewelhouse import lifecycle as graph
 from jewelhouse.images import lock
 from jewelhouse.model import AttestedKey, Lifecycle, Stage
 from jewelhouse.outputs import CloudOutputs
-from jewelhouse.release import compiler, proofs
+from jewelhouse.release import compiler, lint, proofs
+from jewelhouse.release.documents import Document
 from jewelhouse.settings import parse
 from jewelhouse.stackfile import stacks_directory
 
@@ -44,10 +45,11 @@ def deploy(lifecycle: Lifecycle) -> Mapping[str, Any]:
     wrapping keys and store locations. `stages`: per stage where it runs, its identity and endpoint.
     `policies`: the compiled release policy of every attested key with what its gates prove.
     """
-    # Every document is compiled before anything is registered, so that a gate that proves too little leaves
-    # nothing half-done.
+    # Every document is compiled and linted before anything is registered, so that a gate that proves too
+    # little leaves nothing half-done.
     policies = graph.release_policies(lifecycle)
     documents = {key: compiler.compile(policy) for key, policy in policies.items()}
+    lint.refuse(Document(name=key.name, cloud=key.cloud, body=body) for key, body in documents.items())
     with _no_source_lines():
         outputs = {
             cloud: import_module(f"jewelhouse.{cloud}.provision").provision(lifecycle)

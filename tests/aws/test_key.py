@@ -11,10 +11,14 @@ import pytest
 from answers import PEM
 from pulumi_aws import iam
 from recording import Recording
+from samples import shipped
 
 from jewelhouse.aws import AttestedKey, AttestedKeyArgs
+from jewelhouse.lifecycle import release_policies
+from jewelhouse.release.aws import compile
+from jewelhouse.release.lint import RefusedPolicy
 
-DOCUMENT = {"Version": "2012-10-17", "Statement": [{"Sid": "Release0Tune", "Effect": "Allow"}]}
+DOCUMENT = compile(next(iter(release_policies(shipped("prod-aws")).values())))
 
 
 def test_inventory(recorded: Callable[..., Recording], inventory: Path) -> None:
@@ -60,3 +64,21 @@ def test_nothing_else_is_made_of_a_key(recorded: Callable[..., Recording]) -> No
         lambda: AttestedKey("llm-base", AttestedKeyArgs(document=DOCUMENT)), preview=True
     ).calls
     assert {token for token, _ in calls} <= {"aws:kms/getPublicKey:getPublicKey"}
+
+
+@pytest.mark.parametrize(
+    ("effect", "rule"),
+    [
+        ({"Action": "kms:*", "Principal": {"AWS": "arn:aws:iam::111122223333:root"}}, "JH-AWS-"),
+        ({"Action": "kms:Decrypt", "Principal": "*"}, "JH-AWS-"),
+    ],
+    ids=["root delegation", "anybody"],
+)
+def test_a_document_in_which_lint_finds_an_error_makes_no_key(
+    recorded: Callable[..., Recording], effect: dict[str, Any], rule: str
+) -> None:
+    weak = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Resource": "*", **effect}]}
+    made: list[Recording] = []
+    with pytest.raises(RefusedPolicy, match=rule):
+        made.append(recorded(lambda: AttestedKey("llm-base", AttestedKeyArgs(document=weak))))
+    assert not made

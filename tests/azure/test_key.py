@@ -10,17 +10,31 @@ from typing import Any
 import inventory as expected
 import pytest
 from recording import Recording, Request
+from samples import shipped
 
 from jewelhouse.azure import AttestedKey, AttestedKeyArgs, Vault, VaultArgs
 from jewelhouse.azure.key import DISK_KEY_OPERATIONS
 from jewelhouse.errors import JewelhouseError
+from jewelhouse.lifecycle import release_policies
+from jewelhouse.model import Measurements, Platform
+from jewelhouse.release import azure
+from jewelhouse.release.lint import RefusedPolicy
 
 TRAIN, TUNE, SEALER = (f"00000000-0000-4000-8000-0000000000{end}" for end in ("a1", "a2", "b1"))
-DOCUMENT = {
-    "version": "1.0.0",
-    "anyOf": [{"authority": "https://a", "allOf": [{"claim": "c", "equals": "1"}]}],
-}
-OTHER = {"version": "1.0.0", "anyOf": [{"authority": "https://a", "allOf": [{"claim": "c", "equals": "2"}]}]}
+
+
+def document(image: str) -> dict[str, Any]:
+    """The compiled policy of a container stage with another image."""
+    policy = next(
+        policy
+        for key, policy in release_policies(shipped("prod-azure")).items()
+        if key.platform is Platform.AZURE_CONTAINER
+    )
+    gate = replace(policy.gates[0], measurements=(Measurements(values={"hostdata": image * 64}),))
+    return azure.compile(replace(policy, gates=(gate,)))
+
+
+DOCUMENT, OTHER = document("a"), document("b")
 ARGS = AttestedKeyArgs(
     resource_group="group",
     subscription="s",
@@ -117,6 +131,11 @@ class TestAttestedKey:
         (outputs,) = recording.component_outputs[recording.components[0].urn]
         assert outputs["uri"].startswith("https://vault.vault.azure.net/keys/base-key-")
         assert outputs["versioned_uri"].startswith(f"{outputs['uri']}/")
+
+    def test_a_document_in_which_lint_finds_an_error_makes_no_key(self, made):
+        weak = {"version": "1.0.0", "anyOf": [{"authority": DOCUMENT["anyOf"][0]["authority"], "allOf": []}]}
+        with pytest.raises(RefusedPolicy, match="JH-AZ-"):
+            made(document=weak)
 
     @pytest.mark.parametrize(
         ("change", "what"),

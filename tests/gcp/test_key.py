@@ -2,31 +2,55 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import inventory as inventories
 import pytest
 from recording import Recording
+from samples import shipped
 
 from jewelhouse.errors import JewelhouseError
 from jewelhouse.gcp import AttestedKey, AttestedKeyArgs, AttestedOnly, AttestedOnlyArgs
 from jewelhouse.gcp.key import pool_id, pool_path
+from jewelhouse.lifecycle import release_policies
+from jewelhouse.model import Measurements, Platform
+from jewelhouse.release import gcp
+from jewelhouse.release.policy import Gate
 
-ONE, TWO = f"sha256:{'1' * 64}", f"sha256:{'2' * 64}"
-ENDS = {"title": "licence until 2027", "expression": "request.time < timestamp('2027-12-31T00:00:00Z')"}
+ONE, TWO, THREE = (f"sha256:{digit * 64}" for digit in "123")
+ENDS = {
+    "title": "licence until 2027-12-31T00:00:00Z",
+    "expression": "request.time < timestamp('2027-12-31T00:00:00Z')",
+}
 POOL = "projects/100000000001/locations/global/workloadIdentityPools/jh-base-1a2b3c4"
 ROLE = "roles/cloudkms.cryptoKeyDecrypter"
 
 
 def document(*bindings: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "issuer": "https://confidentialcomputing.googleapis.com/",
-        "audiences": ["https://sts.googleapis.com"],
-        "mapping": {"google.subject": "'s'", "attribute.image_digest": "'d'"},
-        "condition": "assertion.swname == 'CONFIDENTIAL_SPACE'",
-        "bindings": list(bindings) or [{"role": ROLE, "members": [f"attribute.image_digest/{ONE}"]}],
-    }
+    """Compiled for two images, and a third that two stages run until different times; `bindings` replaces
+    those of the document."""
+    policy = next(
+        policy
+        for key, policy in release_policies(shipped("prod-gcp")).items()
+        if key.platform is Platform.GCP_CONFIDENTIAL_SPACE
+    )
+
+    def gate(stage: str, *images: str, end: datetime | None = None) -> Gate:
+        return replace(
+            policy.gates[0],
+            stage=stage,
+            identity=f"llm-{stage}@{policy.gates[0].account.boundary}.iam.gserviceaccount.com",
+            measurements=tuple(Measurements(values={"image_digest": image}) for image in images),
+            not_after=end,
+        )
+
+    ends = datetime(2027, 12, 31, tzinfo=UTC)
+    gates = (gate("serve", ONE, TWO), gate("judge", THREE, end=ends), gate("audit", THREE))
+    compiled = gcp.compile(replace(policy, gates=gates))
+    return {**compiled, "bindings": list(bindings)} if bindings else compiled
 
 
 def args(**changes: Any) -> AttestedKeyArgs:
@@ -59,11 +83,7 @@ def test_a_key_is_kept_unless_it_may_be_destroyed(
 
 
 def test_every_member_of_the_policy_is_bound_and_no_other(recorded: Callable[..., Recording]) -> None:
-    bindings = document(
-        {"role": ROLE, "members": [f"attribute.image_digest/{ONE}", f"attribute.image_digest/{TWO}"]},
-        {"role": ROLE, "members": ["attribute.stage/judge"], "condition": ENDS},
-    )
-    recording = recorded(lambda: AttestedKey("base", args(document=bindings)))
+    recording = recorded(lambda: AttestedKey("base", args()))
     bound = {
         request.name: request.inputs
         for request in recording.of_type("gcp:kms/cryptoKeyIAMMember:CryptoKeyIAMMember")
@@ -82,6 +102,10 @@ def test_every_member_of_the_policy_is_bound_and_no_other(recorded: Callable[...
             **common,
             "member": f"principalSet://iam.googleapis.com/{POOL}/attribute.stage/judge",
             "condition": ENDS,
+        },
+        "base-opens-audit": {
+            **common,
+            "member": f"principalSet://iam.googleapis.com/{POOL}/attribute.stage/audit",
         },
     }
 
@@ -103,10 +127,11 @@ def test_what_the_guest_needs(recorded: Callable[..., Recording]) -> None:
 @pytest.mark.parametrize(
     ("weakened", "says"),
     [
-        ({**document(), "condition": ""}, "admits every Confidential Space"),
+        ({**document(), "condition": ""}, "JH-GCP-"),
+        ({**document(), "condition": "assertion.swname == 'CONFIDENTIAL_SPACE'"}, "JH-GCP-"),
         (document({"role": ROLE, "members": ["*"]}), r"\* is not an attribute"),
         (document({"role": ROLE, "members": ["subject/anyone"]}), "not an attribute"),
-        (document({"role": ROLE, "members": ["attribute.image_digest/"]}), "not an attribute"),
+        (document({"role": ROLE, "members": ["attribute.image_digest/"]}), "names no principal"),
     ],
 )
 def test_a_document_that_opens_too_far(

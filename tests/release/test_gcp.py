@@ -167,6 +167,24 @@ class TestLicences:
             "'none'"
         )
 
+    def test_a_licence_is_not_prolonged_by_the_account_of_another_stage(self) -> None:
+        """tune is bound by its image; without its place in the mapping, a token of tune that also has the
+        account of serve would be bound as serve, which never ends."""
+        document = compiled(
+            gate("serve"),
+            gate("judge", not_after=WINTER),
+            gate("tune", not_after=SPRING, measurements=images(TWO)),
+        )
+        assert set(ends(document)) == {
+            f"attribute.image_digest/{TWO}",
+            "attribute.stage/judge",
+            "attribute.stage/serve",
+        }
+        order = [
+            document["mapping"]["attribute.stage"].index(f"'{stage}'") for stage in ("tune", "judge", "serve")
+        ]
+        assert order == sorted(order)
+
     def test_an_unshared_image_stays_bound_by_digest(self) -> None:
         document = compiled(gate("serve", measurements=images(ONE, TWO)), gate("judge", not_after=WINTER))
         assert ends(document) == {

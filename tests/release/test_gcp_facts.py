@@ -14,6 +14,7 @@ from policies_made import policies
 
 from jewelhouse.model import AttestedKey, GcpAccount, Measurements, Platform, Tee
 from jewelhouse.release import gcp
+from jewelhouse.release.documents import read
 from jewelhouse.release.facts import Facts, Power
 from jewelhouse.release.gcp_facts import Member, member, timestamp
 from jewelhouse.release.policy import Gate, ReleasePolicy
@@ -249,7 +250,7 @@ def test_everybody_is_the_widest_opening() -> None:
 @pytest.mark.parametrize(
     ("document", "says"),
     [
-        pytest.param(with_(condition="assertion.a.lowerAscii() == 'x'"), "condition: no function", id="function"),
+        pytest.param(with_(condition="assertion.a.lowerAscii() == 'x'"), "no function lower", id="function"),
         pytest.param(with_(condition="assertion.a =="), "condition: expected a value", id="half a condition"),
         pytest.param(
             with_(condition=" && ".join(f"assertion.a{n} in ['x','y','z']" for n in range(12))),
@@ -308,6 +309,26 @@ def test_members(text: str, pool: str, rest: str) -> None:
 )
 def test_moments(text: str, found: datetime | None) -> None:
     assert timestamp(text) == found
+
+
+def test_a_provider_as_gcloud_prints_it() -> None:
+    """With what the kit never writes: uploaded keys, a switched off provider, the pool it is in."""
+    ours = compiled()
+    printed = {
+        "name": f"{POOL}/providers/attestation",
+        "state": "ACTIVE",
+        "oidc": {"issuerUri": ours["issuer"], "allowedAudiences": ours["audiences"]},
+        "attributeMapping": ours["mapping"],
+        "attributeCondition": ours["condition"],
+        "bindings": [{"role": gcp.ROLE, "members": [f"principalSet://iam.googleapis.com/{POOL}/*"]}],
+    }
+    assert gcp.parse(read(json.dumps(printed), "p").body) == gcp.parse(ours)
+    uploaded = {**printed, "oidc": {**printed["oidc"], "jwksJson": "{}"}}
+    assert "jwks: " in str(gcp.parse(read(json.dumps(uploaded), "p").body).undecided)
+    assert not gcp.parse(read(json.dumps({**printed, "disabled": True}), "p").body).openings
+    assert not gcp.parse(read(json.dumps({**printed, "state": "DELETED"}), "p").body).openings
+    elsewhere = {**printed, "name": f"{POOL}-debug/providers/attestation"}
+    assert "not known to be" in str(gcp.parse(read(json.dumps(elsewhere), "p").body).undecided)
 
 
 json_values = st.recursive(

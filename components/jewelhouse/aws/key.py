@@ -11,6 +11,10 @@ import pulumi
 from pulumi import ResourceOptions
 from pulumi_aws import kms
 
+from jewelhouse.model import Cloud
+from jewelhouse.release import lint
+from jewelhouse.release.documents import Document
+
 
 @dataclass(frozen=True, kw_only=True)
 class AttestedKeyArgs:
@@ -28,7 +32,7 @@ class AttestedKey(pulumi.ComponentResource):
     """An RSA-4096 key: anyone wraps a data key to `public_key` (PEM), attested code alone unwraps it.
 
     Create it with a provider of the owner's account. The alias is for people: callers use `arn`, which
-    nobody can point elsewhere.
+    nobody can point elsewhere. Raises RefusedPolicy for a document in which lint finds an error.
     """
 
     arn: pulumi.Output[str]
@@ -37,6 +41,7 @@ class AttestedKey(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: AttestedKeyArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("jewelhouse:aws:AttestedKey", name, {}, opts)
+        lint.refuse([Document(name=name, cloud=Cloud.AWS, body=args.document)])
         key = kms.Key(
             f"{name}-key",
             description=f"Attested key {name}",

@@ -21,7 +21,10 @@ from pulumi_azure_native import keyvault
 from jewelhouse.azure.naming import unique
 from jewelhouse.azure.roles import assign
 from jewelhouse.errors import JewelhouseError
+from jewelhouse.model import Cloud
 from jewelhouse.release import azure as release
+from jewelhouse.release import lint
+from jewelhouse.release.documents import Document
 
 # Releasing is the only way to the private half: no decrypt, no unwrapKey, not even inside the HSM.
 KEY_OPERATIONS = ("encrypt", "wrapKey", "release")
@@ -109,6 +112,8 @@ class AttestedKey(pulumi.ComponentResource):
 
     The key is kept when the stack lets go of it: what is wrapped to it would be lost with it. `uri` names
     the key, `versioned_uri` its first and only version; its public half is read from there by sealers.
+
+    Raises RefusedPolicy for a document in which lint finds an error.
     """
 
     id_: pulumi.Output[str]
@@ -118,6 +123,7 @@ class AttestedKey(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: AttestedKeyArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("jewelhouse:azure:AttestedKey", name, {}, opts)
+        lint.refuse([Document(name=name, cloud=Cloud.AZURE, body=args.document)])
         _check(name, args)
         key = keyvault.Key(
             f"{name}-key-{fingerprint(args)}",

@@ -13,7 +13,8 @@ from jewelhouse.checks.scope import Scope
 from jewelhouse.errors import JewelhouseError, Problem
 from jewelhouse.lifecycle import release_policies
 from jewelhouse.model import Lifecycle
-from jewelhouse.release import compiler
+from jewelhouse.release import compiler, lint
+from jewelhouse.release.documents import Document
 
 
 def problems(
@@ -41,11 +42,12 @@ def problems(
 
 
 def _uncompilable(lifecycle: Lifecycle) -> list[Problem]:
-    """What the release compilers refuse: gates that prove too little, documents over a service's limit."""
+    """What the release compilers refuse, and what lint calls an error in what they make: gates that prove too
+    little, documents over a service's limit."""
     found: list[Problem] = []
-    for policy in release_policies(lifecycle).values():
+    for key, policy in release_policies(lifecycle).items():
         try:
-            compiler.compile(policy)
+            lint.refuse([Document(name=key.name, cloud=key.cloud, body=compiler.compile(policy))])
         except JewelhouseError as error:
             found += error.problems
     return found

@@ -12,7 +12,10 @@ from pulumi import ResourceOptions
 from pulumi_gcp import iam, kms
 
 from jewelhouse.errors import JewelhouseError
+from jewelhouse.model import Cloud
 from jewelhouse.names import short
+from jewelhouse.release import lint
+from jewelhouse.release.documents import Document
 
 DESTROY_AFTER = f"{30 * 24 * 3600}s"
 # A pool belongs to one key, so its only provider needs no name of its own.
@@ -55,8 +58,8 @@ class AttestedKey(pulumi.ComponentResource):
     `version` is the key version that unwraps, `public_key` the PEM that anyone wraps to, `audience` what
     the guest exchanges its token for, `principals` who may read the artifact's ciphertext too.
 
-    Raises JewelhouseError for a document without a condition, and for members that are not what the pool
-    maps from a token.
+    Raises RefusedPolicy for a document in which lint finds an error, and JewelhouseError for members that
+    are not what the pool maps from a token.
     """
 
     key: pulumi.Output[str]
@@ -68,6 +71,7 @@ class AttestedKey(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: AttestedKeyArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("jewelhouse:gcp:AttestedKey", name, {}, opts)
+        lint.refuse([Document(name=name, cloud=Cloud.GCP, body=args.document)])
         _check(name, args.document)
         child = ResourceOptions(parent=self)
         ring = kms.KeyRing(f"{name}-ring", project=args.project, location=args.location, opts=child)
@@ -157,12 +161,6 @@ class AttestedKey(pulumi.ComponentResource):
 
 
 def _check(name: str, document: Mapping[str, Any]) -> None:
-    if not document["condition"]:
-        raise JewelhouseError(
-            "a provider without a condition admits every Confidential Space there is",
-            where=name,
-            remedy="compile the document from a release policy",
-        )
     for binding in document["bindings"]:
         for member in binding["members"]:
             if not re.fullmatch(r"attribute\.[a-z0-9_]+/.+", member):

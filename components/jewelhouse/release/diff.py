@@ -1,273 +1,482 @@
 """The release diff: who can open which key after a change that could not before, and what is proven less.
 
-Compares facts (`release.facts`), not text: reordering, renaming and formatting that change nothing are no
-difference. What cannot be reduced to facts is equal only to the same document, and is said otherwise.
+Compares facts (`release.facts`) and not text, so that reordering, renaming and formatting that change nothing
+are no difference. The same document is equal to itself whatever is in it; of different documents that cannot
+be reduced to facts nothing is called equal.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from importlib import import_module
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
-from jewelhouse.evidence.verdict import moment
-from jewelhouse.model import Cloud, Platform, Proof
-from jewelhouse.release.facts import Facts, Opening, Power
+from jewelhouse.model import Proof
+from jewelhouse.release import words
+from jewelhouse.release.facts import Opening
 from jewelhouse.release.proofs import State
+from jewelhouse.release.snapshots import KeyView, Snapshot
 
-SERVICE_ACCOUNTS = "google_service_accounts (has)"
-# How much a state proves: to fall is to lose a proof. What is not needed is neither won nor lost.
-RANK: Mapping[State, int] = {State.WEAKENED: 0, State.NOT_POSSIBLE: 1, State.ENFORCED: 2}
-
-
-@dataclass(frozen=True, kw_only=True)
-class KeyView:
-    """One attested key as it would be deployed. `proofs`: by stage. `names`: what a principal or a
-    measurement in the document is called: the stage behind a role, the image behind a digest."""
-
-    artifact: str
-    platform: Platform
-    region: str
-    document: Mapping[str, Any]
-    facts: Facts
-    proofs: Mapping[str, Mapping[Proof, State]] = field(default_factory=dict)
-    names: Mapping[str, str] = field(default_factory=dict)
+# What is not needed is as good as proven: a stage without a GPU leaves nothing open.
+RANK: Mapping[State, int] = {
+    State.NOT_POSSIBLE: 0,
+    State.WEAKENED: 0,
+    State.NOT_NEEDED: 1,
+    State.ENFORCED: 1,
+}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Snapshot:
-    """What one revision, export or plan would release. `source` says where it was read from."""
+class Kind(StrEnum):
+    """What kind of thing changed."""
 
-    source: str
-    keys: Mapping[str, KeyView]
-    weakened: tuple[str, ...] = ()
+    IMAGE = "image"
+    OPENS = "opens"
+    LESS_PROOF = "less-proof"
+    LONGER = "longer"
+    ASKS = "asks"
+    CLOSED = "closed"
+    PROOF_LOST = "proof-lost"
+    PROOF_GAINED = "proof-gained"
+    POWER_GAINED = "power-gained"
+    POWER_LOST = "power-lost"
+    OWNER = "owner"
+    WEAKENED = "weakened"
+    STRENGTHENED = "strengthened"
+    NEW_KEY = "new-key"
+    GONE_KEY = "gone-key"
+    NEW_ARTIFACT = "new-artifact"
+    GONE_ARTIFACT = "gone-artifact"
+    UNDECIDED = "undecided"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """One difference. `key` is empty for what concerns the whole lifecycle. `wider`: something becomes weaker
-    or more open; `unsure`: it cannot be decided whether it does."""
+    """One difference. `key` is empty for what concerns the whole stack. `wider`: something becomes weaker or
+    more open; `unsure`: it cannot be decided whether it does. `details` say more, a line each."""
 
-    key: str
+    kind: Kind
     what: str
+    key: str = ""
+    artifact: str = ""
+    details: tuple[str, ...] = ()
     wider: bool = False
     unsure: bool = False
 
     def json(self) -> dict[str, Any]:
-        return {"key": self.key, "what": self.what, "wider": self.wider, "unsure": self.unsure}
+        return {
+            "kind": self.kind.value,
+            "key": self.key,
+            "artifact": self.artifact,
+            "what": self.what,
+            "details": list(self.details),
+            "wider": self.wider,
+            "unsure": self.unsure,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """Everything that differs, the dangerous first."""
+    """Everything that differs, the dangerous first. `renamed`: artifacts that are only called otherwise."""
 
     before: str
     after: str
     changes: tuple[Change, ...]
+    renamed: tuple[tuple[str, str], ...] = ()
 
     @property
     def wider(self) -> bool:
-        return any(change.wider for change in self.changes)
+        return any(change.wider and not change.unsure for change in self.changes)
 
     @property
     def unsure(self) -> bool:
         return any(change.unsure for change in self.changes)
 
+    @property
+    def verdict(self) -> str:
+        """`wider` (certainly), `undecided`, `narrower` or otherwise no wider, `equal`."""
+        if self.wider:
+            return "wider"
+        if self.unsure:
+            return "undecided"
+        return "not wider" if self.changes else "equal"
+
     def json(self) -> dict[str, Any]:
         return {
             "before": self.before,
             "after": self.after,
-            "wider": self.wider,
-            "undecided": self.unsure,
+            "verdict": self.verdict,
+            "renamed": [list(pair) for pair in self.renamed],
             "changes": [change.json() for change in self.changes],
         }
 
 
-def facts_of(platform: Platform, document: Mapping[str, Any]) -> Facts:
-    """The facts of a native document."""
-    return import_module(f"jewelhouse.release.{platform.cloud}").parse(document)
-
-
 def diff(before: Snapshot, after: Snapshot) -> Difference:
     """What `after` releases that `before` did not, and the other way round."""
-    changes = [*_weakenings(before, after), *_keys(before, after)]
-    changes.sort(key=lambda change: (not change.wider, not change.unsure, change.key, change.what))
-    return Difference(before=before.source, after=after.source, changes=tuple(dict.fromkeys(changes)))
+    comparison = _Comparison(before, after)
+    found = sorted(
+        dict.fromkeys(comparison.changes()),
+        key=lambda change: (not change.wider, not change.unsure, change.artifact, change.key),
+    )
+    return Difference(
+        before=before.source,
+        after=after.source,
+        changes=tuple(found),
+        renamed=tuple(sorted({pair for pair in comparison.artifacts.items() if pair[0] != pair[1]})),
+    )
 
 
-def _weakenings(before: Snapshot, after: Snapshot) -> Iterator[Change]:
-    for name in sorted(set(after.weakened) - set(before.weakened)):
-        yield Change(key="", what=f"the lifecycle is now weakened by {name}", wider=True)
-    for name in sorted(set(before.weakened) - set(after.weakened)):
-        yield Change(key="", what=f"the lifecycle is no longer weakened by {name}")
+class Within:
+    """Looks up whether an opening lies within one of many, without trying all of them.
+
+    An opening lies within another only if it has all of its claims, so each is filed under the one of its
+    claims that the fewest others have.
+    """
+
+    def __init__(self, openings: Iterable[Opening]) -> None:
+        self.openings = tuple(openings)
+        self.exact = frozenset(self.openings)
+        self._filed: dict[tuple[str, str | None], list[Opening]] | None = None
+
+    def holds(self, opening: Opening) -> bool:
+        if opening in self.exact:
+            return True
+        return any(opening.within(other) for other in self._candidates(opening))
+
+    def _candidates(self, opening: Opening) -> Iterator[Opening]:
+        if self._filed is None:
+            often = Counter(claim for one in self.openings for claim in _claims(one))
+            self._filed = defaultdict(list)
+            for one in self.openings:
+                self._filed[min(_claims(one), key=lambda claim: (often[claim], claim[0]))].append(one)
+        for path, value in _claims(opening):
+            yield from self._filed.get((path, value), ())
+            if value is not None:
+                yield from self._filed.get((path, None), ())
 
 
-def _keys(before: Snapshot, after: Snapshot) -> Iterator[Change]:
-    gone, new = set(before.keys) - set(after.keys), set(after.keys) - set(before.keys)
-    for old, fresh in _renamed(before, after, gone, new):
-        gone.discard(old)
-        new.discard(fresh)
-    for name in sorted(set(before.keys) & set(after.keys)):
-        yield from _key(name, before.keys[name], after.keys[name])
-    known = {key.artifact for key in before.keys.values()}
-    for name in sorted(new):
-        view = after.keys[name]
-        wider = view.artifact in known
-        word = "new key" if wider else f"new artifact {view.artifact}"
-        for opening in _ordered(view.facts.openings):
-            yield Change(key=name, what=f"{word}: {describe(opening, view)} can open it", wider=wider)
-        yield from _undecided(name, view, "new")
-    for name in sorted(gone):
-        view = before.keys[name]
-        for opening in _ordered(view.facts.openings):
-            yield Change(key=name, what=f"key removed: {describe(opening, view)} can no longer open it")
+def _claims(opening: Opening) -> list[tuple[str, str | None]]:
+    """The claims with the one that every opening has."""
+    return [("", ""), *opening.claims.items()]
 
 
-def _renamed(before: Snapshot, after: Snapshot, gone: set[str], new: set[str]) -> Iterator[tuple[str, str]]:
-    """Keys that only changed their name: same place, same facts, nothing undecided."""
-    left = set(new)
-    for old in sorted(gone):
-        view = before.keys[old]
-        for fresh in sorted(left):
-            other = after.keys[fresh]
-            same = (view.platform, view.region, view.facts) == (other.platform, other.region, other.facts)
-            if same and not view.facts.undecided and _counted(view) == _counted(other):
-                left.discard(fresh)
-                yield old, fresh
-                break
+class _Comparison:
+    """Two snapshots, with which key of one is which of the other."""
 
+    def __init__(self, before: Snapshot, after: Snapshot) -> None:
+        self.before, self.after = before, after
+        both = before.deployed and after.deployed
+        self.old = {name: key for name, key in before.keys.items() if both or not key.beside}
+        self.new = {name: key for name, key in after.keys.items() if both or not key.beside}
+        self.pairs = {name: name for name in self.old.keys() & self.new.keys()}
+        # What an artifact of before is called after.
+        self.artifacts = {self.old[name].artifact: self.new[name].artifact for name in self.pairs}
+        self._pair_renamed()
+        self.gone = sorted(self.old.keys() - self.pairs.keys())
+        self.fresh = sorted(self.new.keys() - set(self.pairs.values()))
 
-def _counted(view: KeyView) -> Counter[frozenset[tuple[Proof, State]]]:
-    """The proofs of a key's stages without their names."""
-    return Counter(frozenset(proofs.items()) for proofs in view.proofs.values())
+    def _pair_renamed(self) -> None:
+        """Pairs keys that are only called otherwise: the same but for their names.
 
+        Keys of an artifact that goes on existing are only paired with keys of the same artifact: otherwise
+        whoever opens one artifact could come to open another without a word.
+        """
+        waiting: dict[Any, list[str]] = defaultdict(list)
+        artifacts_before = {key.artifact for key in self.old.values()}
+        artifacts_after = {key.artifact for key in self.new.values()}
+        called_before = {new: old for old, new in self.artifacts.items()}
+        for name in sorted(self.new.keys() - self.pairs.values()):
+            waiting[_sameness(self.new[name])].append(name)
+        for name in sorted(self.old.keys() - self.pairs.keys()):
+            key = self.old[name]
+            for other in waiting.get(_sameness(key), ()):
+                called = self.new[other].artifact
+                fits = called == key.artifact or (
+                    key.artifact not in artifacts_after
+                    and called not in artifacts_before
+                    and self.artifacts.get(key.artifact, called) == called
+                    and called_before.get(called, key.artifact) == key.artifact
+                )
+                if fits:
+                    self.artifacts[key.artifact], called_before[called] = called, key.artifact
+                    self.pairs[name] = other
+                    waiting[_sameness(key)].remove(other)
+                    break
 
-def _key(name: str, before: KeyView, after: KeyView) -> Iterator[Change]:
-    same = canonical(before.document) == canonical(after.document)
-    if not same:
-        yield from _openings(name, before, after)
-        yield from _powers(name, before.facts.powers, after.facts.powers)
-        for side, view in (("before", before), ("after", after)):
-            yield from _undecided(name, view, side)
-    yield from _proofs(name, before, after)
+    def changes(self) -> Iterator[Change]:
+        yield from self._weakenings()
+        for name in sorted(self.pairs):
+            yield from self._key(self.old[name], self.new[self.pairs[name]])
+        yield from self._fresh()
+        yield from self._gone()
 
+    def _weakenings(self) -> Iterator[Change]:
+        before, after = self.before.weakened, self.after.weakened
+        for name in sorted(after.keys() - before.keys()):
+            yield Change(kind=Kind.WEAKENED, what=f"newly weakened by {after[name]}", wider=True)
+        for name in sorted(before.keys() - after.keys()):
+            yield Change(kind=Kind.STRENGTHENED, what=f"no longer weakened by {before[name]}")
 
-def _openings(name: str, before: KeyView, after: KeyView) -> Iterator[Change]:
-    gained = list(_not_within(after.facts.openings, before.facts.openings))
-    lost = list(_not_within(before.facts.openings, after.facts.openings))
-    for opening in _ordered(gained):
-        ends = [
-            old
-            for old in before.facts.openings
-            if (old.principal, old.claims) == (opening.principal, opening.claims)
-        ]
-        whom = describe(opening, after)
-        if ends:
-            until = "without an end" if opening.until is None else f"until {moment(opening.until)}"
-            since = moment(max((old.until for old in ends if old.until), default=None))
-            yield Change(key=name, what=f"{whom} can open it {until}, before until {since}", wider=True)
-        else:
-            yield Change(key=name, what=f"{whom} can newly open it", wider=True)
-    for opening in _ordered(lost):
-        yield Change(key=name, what=f"{describe(opening, before)} can no longer open it")
+    def _key(self, old: KeyView, new: KeyView) -> Iterator[Change]:
+        place = {"key": new.name, "artifact": new.artifact}
+        if old.owner and new.owner and old.owner != new.owner:
+            yield Change(
+                kind=Kind.OWNER,
+                what=f"{new.owner} holds the key instead of {old.owner}, and may change who opens it",
+                wider=True,
+                **place,
+            )
+        if old.document is not new.document and _text(old.document) != _text(new.document):
+            undecided = tuple(
+                f"{side}: {what}"
+                for side, key in (("before", old), ("after", new))
+                for what in key.facts.undecided
+            )
+            for change in self._documents(old, new, unsure=bool(undecided)):
+                yield change
+            if undecided:
+                yield Change(
+                    kind=Kind.UNDECIDED,
+                    what="the documents differ, and it cannot be decided whether they release the same",
+                    details=undecided,
+                    unsure=True,
+                    **place,
+                )
+        yield from self._askers(old, new)
+        yield from self._proofs(old, new)
 
+    def _documents(self, old: KeyView, new: KeyView, *, unsure: bool) -> Iterator[Change]:
+        place = {"key": new.name, "artifact": new.artifact}
+        before, after = Within(old.facts.openings), Within(new.facts.openings)
+        added = [one for one in new.facts.openings if not before.holds(one)]
+        lost = [one for one in old.facts.openings if not after.holds(one)]
+        nearest = _Nearest(old.facts.openings) if added else None
+        for opening in sorted(added, key=_order):
+            assert nearest is not None
+            yield self._widened(opening, nearest.to(opening), frozenset(lost), old, new, unsure=unsure)
+        for opening in sorted(lost, key=_order):
+            yield Change(
+                kind=Kind.CLOSED, what=f"{words.opened(opening, old, self.before)} can no longer open it", **place
+            )
+        yield from self._powers(old, new)
 
-def _not_within(ours: Iterable[Opening], theirs: Iterable[Opening]) -> Iterator[Opening]:
-    """Openings that admit something which none of the others does. A claim of one document that the other
-    does not name at all makes them comparable only as a whole, and then the wider one is told."""
-    theirs = tuple(theirs)
-    exact = set(theirs)
-    for opening in ours:
-        if opening not in exact and not any(opening.within(other) for other in theirs):
-            yield opening
+    def _powers(self, old: KeyView, new: KeyView) -> Iterator[Change]:
+        place = {"key": new.name, "artifact": new.artifact}
+        for power in sorted(new.facts.powers - old.facts.powers):
+            what = words.may(power, self.after)
+            yield Change(kind=Kind.POWER_GAINED, what=f"newly: {what}", wider=True, **place)
+        for power in sorted(old.facts.powers - new.facts.powers):
+            yield Change(
+                kind=Kind.POWER_LOST, what=f"no longer: {words.may(power, self.before)}", **place
+            )
 
+    def _widened(
+        self,
+        opening: Opening,
+        near: Opening | None,
+        lost: frozenset[Opening],
+        old: KeyView,
+        new: KeyView,
+        *,
+        unsure: bool,
+    ) -> Change:
+        """An opening that was not there, told by how it differs from the nearest that was."""
+        place = {"key": new.name, "artifact": new.artifact, "wider": True, "unsure": unsure}
+        whole = words.opened(opening, new, self.after)
+        if near is None:
+            return Change(kind=Kind.OPENS, what=f"{whole} may newly open it", **place)
+        who = words.who(opening, new, self.after)
+        image = words.measured(opening, self.after)
+        less = tuple(words.less(near, opening))
+        longer = near.until is not None and (opening.until is None or opening.until > near.until)
+        ends = (f"may open it {words.until(opening.until)}, before {words.until(near.until)}",) if longer else ()
+        if opening.principal != near.principal:
+            same = opening.claims == near.claims
+            note = f"with what {words.who(near, old, self.before)} showed" if same else ""
+            return Change(
+                kind=Kind.OPENS,
+                what=f"{whole} may newly open it",
+                details=(*((note,) if note else ()), *less, *ends),
+                **place,
+            )
+        if image and image != words.measured(near, self.before):
+            beside = "in place of" if near in lost else "beside"
+            earlier = words.measured(near, self.before) or "any image"
+            return Change(
+                kind=Kind.IMAGE,
+                what=f"a new image may open it: {image}, for {who}",
+                details=(f"{beside} {earlier}", *less, *ends),
+                **place,
+            )
+        if less:
+            return Change(
+                kind=Kind.LESS_PROOF, what=f"{who} has to prove less to open it", details=(*less, *ends), **place
+            )
+        if longer:
+            return Change(
+                kind=Kind.LONGER,
+                what=f"{who} may open it {words.until(opening.until)}, before {words.until(near.until)}",
+                **place,
+            )
+        return Change(kind=Kind.OPENS, what=f"{whole} may newly open it", **place)
 
-def _powers(name: str, before: Iterable[Power], after: Iterable[Power]) -> Iterator[Change]:
-    before, after = set(before), set(after)
-    for power in sorted(after - before):
-        yield Change(key=name, what=f"{power.principal} may newly use {power.what}", wider=True)
-    for power in sorted(before - after):
-        yield Change(key=name, what=f"{power.principal} may no longer use {power.what}")
+    def _askers(self, old: KeyView, new: KeyView) -> Iterator[Change]:
+        """Who may ask, where the document does not say. A stage that is only called otherwise is no change."""
+        place = {"key": new.name, "artifact": new.artifact}
+        before, after = dict(old.askers), dict(new.askers)
+        for name in sorted(before.keys() & after.keys()):
+            if before[name] == after[name] or None in (before[name], after[name]):
+                del before[name], after[name]
+        for name in sorted(after):
+            twin = next((other for other in sorted(before) if before[other] == after[name]), None)
+            if twin is not None:
+                del before[twin], after[name]
+        for name, account in sorted(after.items()):
+            where = f" in {account}" if account else ""
+            yield Change(kind=Kind.ASKS, what=f"{name}{where} may newly ask for it", wider=True, **place)
+        for name, account in sorted(before.items()):
+            where = f" in {account}" if account else ""
+            yield Change(kind=Kind.CLOSED, what=f"{name}{where} may no longer ask for it", **place)
 
-
-def _undecided(name: str, view: KeyView, side: str) -> Iterator[Change]:
-    for what in view.facts.undecided:
-        yield Change(key=name, what=f"cannot be decided ({side}): {what}", unsure=True)
-
-
-def _proofs(name: str, before: KeyView, after: KeyView) -> Iterator[Change]:
-    if before.facts == after.facts and _counted(before) == _counted(after):
-        return
-    for stage in sorted(set(before.proofs) & set(after.proofs)):
-        old, new = before.proofs[stage], after.proofs[stage]
-        for proof in Proof:
-            first, second = old.get(proof), new.get(proof)
-            if first is None or second is None or not {first, second} <= set(RANK) or first is second:
+    def _proofs(self, old: KeyView, new: KeyView) -> Iterator[Change]:
+        before, after = dict(old.proofs), dict(new.proofs)
+        if not before or not after:
+            return
+        place = {"key": new.name, "artifact": new.artifact}
+        for stage in sorted(before.keys() & after.keys()):
+            was, now = before.pop(stage), after.pop(stage)
+            for proof in Proof:
+                first, second = was.get(proof), now.get(proof)
+                if first is None or second is None or RANK[first] == RANK[second]:
+                    continue
+                if RANK[second] < RANK[first]:
+                    what = f"{proof} is no longer proven about stage {stage}: {second.replace('-', ' ')}"
+                    yield Change(kind=Kind.PROOF_LOST, what=what, wider=True, **place)
+                else:
+                    what = f"{proof} is now proven about stage {stage}"
+                    yield Change(kind=Kind.PROOF_GAINED, what=what, **place)
+        # A stage under another name proves what it proved; a further one must prove what all others did.
+        earlier = Counter(frozenset(proofs.items()) for proofs in before.values())
+        for stage, proofs in sorted(after.items()):
+            if earlier[frozenset(proofs.items())] > 0:
+                earlier[frozenset(proofs.items())] -= 1
                 continue
-            if RANK[second] < RANK[first]:
-                yield Change(key=name, what=f"{stage} loses the proof {proof}: {second}", wider=True)
+            for proof, state in proofs.items():
+                known = [RANK[one[proof]] for one in old.proofs.values() if proof in one]
+                if known and RANK[state] < min(known):
+                    what = f"{proof} is not proven about stage {stage}: {state.replace('-', ' ')}"
+                    yield Change(kind=Kind.PROOF_LOST, what=what, wider=True, **place)
+
+    def _fresh(self) -> Iterator[Change]:
+        """Keys that were not there. For a new artifact that is no widening: nothing is sealed to it yet."""
+        earlier = _by_artifact(self.old.values())
+        names = {new: old for old, new in self.artifacts.items()}
+        for name in self.fresh:
+            key = self.new[name]
+            siblings = earlier.get(names.get(key.artifact, key.artifact), [])
+            place = {"key": name, "artifact": key.artifact}
+            who = tuple(words.opened(one, key, self.after) for one in sorted(key.facts.openings, key=_order))
+            if not siblings:
+                yield Change(
+                    kind=Kind.NEW_ARTIFACT, what="a new artifact; who may open it:", details=who, **place
+                )
+                continue
+            alike = [one for one in siblings if one.cloud is key.cloud and one.owner == key.owner]
+            before = Within(opening for one in alike for opening in one.facts.openings)
+            powers = frozenset(power for one in alike for power in one.facts.powers)
+            added = [one for one in sorted(key.facts.openings, key=_order) if not before.holds(one)]
+            asked = {account for one in alike for account in one.askers.values()}
+            askers = [stage for stage, account in sorted(key.askers.items()) if account not in asked]
+            details = [f"{words.opened(one, key, self.after)} may newly open it" for one in added]
+            details += [f"{stage} may newly ask for it" for stage in askers if not added]
+            details += [f"newly: {words.may(one, self.after)}" for one in sorted(key.facts.powers - powers)]
+            details += key.facts.undecided
+            if details:
+                certain = bool(added or askers) and not key.facts.undecided
+                what = f"a further key for {key.artifact}, which opens to more"
+                yield Change(
+                    kind=Kind.NEW_KEY,
+                    what=what,
+                    details=tuple(details),
+                    wider=True,
+                    unsure=bool(key.facts.undecided) and not certain,
+                    **place,
+                )
             else:
-                yield Change(key=name, what=f"{stage} gains the proof {proof}")
+                what = f"a further key for {key.artifact}, for those who could open it already"
+                yield Change(kind=Kind.NEW_KEY, what=what, details=who, **place)
+
+    def _gone(self) -> Iterator[Change]:
+        later = _by_artifact(self.new.values())
+        for name in self.gone:
+            key = self.old[name]
+            siblings = later.get(self.artifacts.get(key.artifact, key.artifact), [])
+            place = {"key": name, "artifact": key.artifact}
+            after = Within(opening for one in siblings for opening in one.facts.openings)
+            lost = [one for one in sorted(key.facts.openings, key=_order) if not after.holds(one)]
+            yield Change(
+                kind=Kind.GONE_KEY if siblings else Kind.GONE_ARTIFACT,
+                what=f"the key is gone{'' if siblings else ', and the artifact with it'}",
+                details=tuple(f"{words.opened(one, key, self.before)} can no longer open it" for one in lost),
+                **place,
+            )
 
 
-def _ordered(openings: Iterable[Opening]) -> list[Opening]:
-    return sorted(openings, key=repr)
+class _Nearest:
+    """The opening of before that one of after most likely came from."""
+
+    def __init__(self, openings: Iterable[Opening]) -> None:
+        self._people: dict[tuple[str | None, str | None], list[Opening]] = defaultdict(list)
+        self._claims: dict[frozenset[tuple[str, str | None]], list[Opening]] = defaultdict(list)
+        self._alone: list[Opening] = []
+        for one in openings:
+            self._people[_person(one)].append(one)
+            self._claims[frozenset(one.claims.items())].append(one)
+            self._alone.append(one)
+
+    def to(self, opening: Opening) -> Opening | None:
+        """Of the same person, else with the same evidence; None where nobody like it could open."""
+        near = self._people.get(_person(opening)) or self._claims.get(frozenset(opening.claims.items()))
+        if not near and opening.claims.get(words.ACCOUNT) is None:
+            # Nobody in particular any more: what it asks for tells where it came from.
+            near = self._alone
+        if not near:
+            return None
+        items = set(opening.claims.items())
+        return max(near, key=lambda one: (len(items & set(one.claims.items())), _order(one)))
 
 
-def canonical(document: Mapping[str, Any]) -> str:
-    return json.dumps(document, sort_keys=True)
+def _person(opening: Opening) -> tuple[str | None, str | None]:
+    return opening.principal, opening.claims.get(words.ACCOUNT)
 
 
-def describe(opening: Opening, view: KeyView) -> str:
-    """An opening in a reviewer's words: the stage behind its identity, the images behind its digests."""
-    accounts = [value for path, value in opening.claims.items() if path.endswith(SERVICE_ACCOUNTS)]
-    who = opening.principal if opening.principal is not None else next(iter(accounts), None)
-    words = [_person(who, view)]
-    images = [
-        f"{view.names.get(value) or _short(path)} {digest(value)}"
-        for path, value in opening.claims.items()
-        if value is not None and (view.names.get(value) or _is_digest(value)) and value not in accounts
-    ]
-    others = [
-        _short(path) if value is None else f"{_short(path)}={value}"
-        for path, value in opening.claims.items()
-        if value not in accounts
-    ]
-    if images:
-        words.append(f"with {', '.join(dict.fromkeys(images))}")
-    elif others:
-        words.append(f"with any image, where {', '.join(others[:8])}" + (" …" if len(others) > 8 else ""))
-    else:
-        words.append("with any evidence or none")
-    if opening.until is not None:
-        words.append(f"until {moment(opening.until)}")
-    return " ".join(words)
+def _by_artifact(keys: Iterable[KeyView]) -> dict[str, list[KeyView]]:
+    found: dict[str, list[KeyView]] = defaultdict(list)
+    for key in keys:
+        found[key.artifact].append(key)
+    return found
 
 
-def _person(who: str | None, view: KeyView) -> str:
-    if who is None:
-        azure = view.platform.cloud is Cloud.AZURE
-        return "whoever holds the release role on the key" if azure else "anybody"
-    named = view.names.get(who)
-    return "anybody" if who == "*" else f"{named} ({_short(who)})" if named else _short(who)
+def _sameness(key: KeyView) -> Any:
+    """All of a key but its names. A document that is not understood as a whole is only itself."""
+    return (
+        key.cloud,
+        key.platform,
+        key.region,
+        key.owner,
+        key.facts,
+        _text(key.document) if key.facts.undecided else "",
+        frozenset(Counter(key.askers.values()).items()),
+        frozenset(Counter(frozenset(proofs.items()) for proofs in key.proofs.values()).items()),
+    )
 
 
-def _is_digest(value: str) -> bool:
-    bare = value.removeprefix("sha256:")
-    return len(bare) in (64, 96) and all(character in "0123456789abcdef" for character in bare)
+def _order(opening: Opening) -> tuple[Any, ...]:
+    until = opening.until.isoformat() if opening.until else ""
+    return (opening.principal or "", tuple((path, value or "") for path, value in opening.claims.items()), until)
 
 
-def digest(value: str) -> str:
-    """A digest as people compare it."""
-    bare = value.removeprefix("sha256:")
-    return "zeros" if not bare.strip("0") else f"{bare[:12]}…"
-
-
-def _short(text: str) -> str:
-    """The end of a name, which is what tells it from others."""
-    if text.startswith("arn:"):
-        return text.rpartition(":")[2]
-    return text.removeprefix("assertion.").removeprefix("kms:RecipientAttestation:")
+def _text(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, sort_keys=True, default=str)

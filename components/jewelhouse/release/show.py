@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
 from rich.markup import escape
@@ -76,7 +77,7 @@ def remarks(cell: Cell) -> Iterator[str]:
 def markdown(matrix: Matrix) -> str:
     """A table for a review, and below it what is not enforced, with the reason."""
     lines = [f"## Release matrix of {md(matrix.name)}", ""]
-    lines += [f"**Weakened by `{name}`.**" for name in matrix.weakened] + [""] * bool(matrix.weakened)
+    lines += [f"**Weakened by {md(name)}.**" for name in matrix.weakened] + [""] * bool(matrix.weakened)
     if matrix.declared:
         lines += [f"Measurements declared by hand, not built: {', '.join(map(md, matrix.declared))}.", ""]
     lines.append("| stage | " + " | ".join(map(md, matrix.artifacts)) + " |")
@@ -114,11 +115,30 @@ def _notes(matrix: Matrix) -> Iterator[str]:
                     yield f"| {md(stage)} | {md(artifact)} | {proof} | {word} | {md(status.note)} |"
 
 
+# What GitHub makes a link, a mention or an e-mail of without being asked (GFM: extended autolinks).
+LINKING = re.compile(r"""[^\s()"',`|\\]*(?:@|://|www\.)[^\s()"',`|\\]*""")
+SPECIAL = re.compile(r"[\\|`*_\[\]#~!<>&]")
+
+
 def md(text: str) -> str:
-    """Text that no table, tag or link can be made of."""
-    for character in "\\|`*_[]<>#":
-        text = text.replace(character, f"\\{character}" if character not in "<>" else f"&#{ord(character)};")
-    return " ".join(text.split())
+    """Text that no table, tag, link or mention can be made of. What would link itself becomes code."""
+    text = visible(" ".join(text.split()))
+    found, end = [], 0
+    for link in LINKING.finditer(text):
+        found += [_escaped(text[end : link.start()]), f"`{link[0]}`"]
+        end = link.end()
+    return "".join([*found, _escaped(text[end:])])
+
+
+def _escaped(text: str) -> str:
+    return SPECIAL.sub(lambda one: f"&#{ord(one[0])};" if one[0] in "<>&" else f"\\{one[0]}", text)
+
+
+def visible(text: str) -> str:
+    """Text with what cannot be seen spelled out: marks that turn the writing direction, escapes to a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text)
 
 
 def page(matrix: Matrix) -> str:

@@ -1,27 +1,72 @@
-"""Snapshots for the release diff: from neutral policies, a stack's export, or a preview of the engine.
+"""What would be released at one moment: the keys of a stack with what their documents let happen.
 
-An export (`pulumi stack export`), a plan (`pulumi preview --save-plan`) and a preview (`pulumi preview
---json`) all hold the outputs of the stack, and among them the compiled documents with their proofs.
+A snapshot is what `release.diff` compares. It is made from neutral policies here, and from what the engine
+knows of a stack in `release.states`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
-from jewelhouse.errors import JewelhouseError
-from jewelhouse.model import Image, Platform, Proof
+from jewelhouse.model import Cloud, Image, Proof
 from jewelhouse.release import compiler
-from jewelhouse.release.diff import KeyView, Snapshot, facts_of
+from jewelhouse.release.facts import Facts
 from jewelhouse.release.policy import ReleasePolicy
 from jewelhouse.release.proofs import State, of_gate
 
-STACK = "pulumi:pulumi:Stack"
-# The engine's marks of a secret and of a value that is not known before the deployment
-# (pulumi/pulumi: sdk/go/common/resource/properties.go, plugin/rpc.go).
-SECRET = "4dabf18193072939515e22adb298388d"
-SECRET_VALUE = "1b47061264138c4ac30d75fd1eb44270"
-UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
+# Settings that weaken a whole lifecycle, in words (docs/configuration.md).
+WEAKENINGS: Mapping[str, str] = {
+    "allow-same-owner": "allow-same-owner: a key may lie in the account of the stage that opens it",
+    "destroyable": "destroyable: keys and stores may be destroyed with the stack",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyView:
+    """One attested key with what its document lets happen.
+
+    owner: the account, subscription or project that holds it, None where that is not known. askers: Azure:
+    who may ask for a release (a stage, or a principal), with the subscription it is in if known; Key Vault
+    keeps that in role assignments and not in the document. proofs: by stage. beside: a key that the
+    stack's own list of policies does not have, such as that of a disk.
+    """
+
+    name: str
+    artifact: str
+    cloud: Cloud
+    platform: str
+    region: str
+    owner: str | None
+    document: Mapping[str, Any]
+    facts: Facts
+    askers: Mapping[str, str | None] = field(default_factory=dict)
+    proofs: Mapping[str, Mapping[Proof, State]] = field(default_factory=dict)
+    beside: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """What one revision, export or plan would release.
+
+    source: where it was read from. weakened: what weakens the whole stack, with its words. identities: role or
+    service account -> its stage. images: measurement -> name of its image. deployed: made from resources,
+    so that `beside` keys are in it too.
+    """
+
+    source: str
+    keys: Mapping[str, KeyView]
+    weakened: Mapping[str, str] = field(default_factory=dict)
+    identities: Mapping[str, str] = field(default_factory=dict)
+    images: Mapping[str, str] = field(default_factory=dict)
+    deployed: bool = False
+
+
+def facts_of(cloud: Cloud, document: Mapping[str, Any]) -> Facts:
+    """The facts of a native document. Only the parsers of used clouds are loaded."""
+    return import_module(f"jewelhouse.release.{cloud}").parse(document)
 
 
 def of_policies(
@@ -31,122 +76,51 @@ def of_policies(
     images: Mapping[str, Image],
     weakened: Iterable[str] = (),
 ) -> Snapshot:
-    """The snapshot of a lifecycle before it is deployed. `images` by stage."""
+    """The snapshot of a lifecycle before it is deployed. `images` by stage, `weakened` by name.
+
+    Raises JewelhouseError for a policy that cannot be compiled.
+    """
     keys = {}
+    identities: dict[str, str] = {}
+    named: dict[str, str] = {}
     for policy in policies:
         document = compiler.compile(policy)
-        names = {gate.identity: gate.stage for gate in policy.gates if gate.identity}
-        names |= {
-            value: images[gate.stage].name
-            for gate in policy.gates
-            for measurements in gate.measurements
-            for value in measurements.values.values()
-            if set(value) != {"0"}
-        }
+        azure = policy.key.cloud is Cloud.AZURE
         keys[policy.key.name] = KeyView(
+            name=policy.key.name,
             artifact=policy.artifact,
-            platform=policy.key.platform,
+            cloud=policy.key.cloud,
+            platform=policy.key.platform.value,
             region=policy.key.region,
+            owner=policy.owner.boundary,
             document=document,
-            facts=facts_of(policy.key.platform, document),
+            facts=facts_of(policy.key.cloud, document),
+            askers={gate.stage: gate.account.boundary for gate in policy.gates} if azure else {},
             proofs={
                 gate.stage: {proof: status.state for proof, status in of_gate(policy, gate).items()}
                 for gate in policy.gates
             },
-            names=names,
         )
-    return Snapshot(source=source, keys=keys, weakened=tuple(weakened))
-
-
-def is_engine(value: Any) -> bool:
-    """Whether a JSON value is an export, a plan or a preview of the engine."""
-    return isinstance(value, dict) and bool({"deployment", "resourcePlans", "steps"} & value.keys())
-
-
-def of_engine(source: str, value: Mapping[str, Any]) -> Snapshot:
-    """The snapshot in what the engine printed. Raises JewelhouseError when it holds no policies of the kit."""
-    outputs = _outputs(source, value)
-    if not isinstance(outputs, dict) or "policies" not in outputs:
-        raise JewelhouseError(
-            "has no output `policies`",
-            where=source,
-            remedy="give an export, plan or preview of a stack that this kit deploys",
-        )
-    policies = _plain(outputs["policies"], source, "policies")
-    stages = _plain(outputs.get("stages", {}), source, "stages")
-    lifecycle = _plain(outputs.get("lifecycle", {}), source, "lifecycle")
-    names = _names(stages)
-    if not isinstance(policies, dict):
-        raise JewelhouseError("is not an object", where=f"{source}: policies")
+        for gate in policy.gates:
+            if gate.identity:
+                identities[gate.identity] = gate.stage
+            for measurements in gate.measurements:
+                named |= dict.fromkeys(measurements.values.values(), images[gate.stage].name)
     return Snapshot(
         source=source,
-        keys={name: _view(source, name, found, names) for name, found in policies.items()},
-        weakened=tuple(lifecycle.get("weakened", ())) if isinstance(lifecycle, dict) else (),
+        keys=keys,
+        weakened=weakenings(weakened, (image.name for image in images.values() if image.declared)),
+        identities=identities,
+        images={value: name for value, name in named.items() if set(value) != {"0"}},
     )
 
 
-def _outputs(source: str, value: Mapping[str, Any]) -> Any:
-    """The outputs of the stack resource, wherever this form of the engine's output keeps them."""
-    if "deployment" in value:
-        resources = (value["deployment"] or {}).get("resources") or []
-        found = [one.get("outputs") for one in resources if one.get("type") == STACK]
-    elif "resourcePlans" in value:
-        plans = value["resourcePlans"] or {}
-        found = [one.get("state") for one in plans.values() if (one.get("goal") or {}).get("type") == STACK]
-    else:
-        states = [step.get("newState") or {} for step in value.get("steps") or []]
-        found = [state.get("outputs") for state in states if state.get("type") == STACK]
-    if len(found) != 1:
-        raise JewelhouseError(
-            f"has {len(found)} stacks, it must have one",
-            where=source,
-            remedy="a preview without changes of the stack's outputs does not name them: use --save-plan",
-        )
-    return found[0]
-
-
-def _plain(value: Any, source: str, path: str) -> Any:
-    """A value without the engine's marks. Refuses secrets and values that are not known yet."""
-    if isinstance(value, str) and value == UNKNOWN and path.startswith("policies"):
-        raise JewelhouseError("is not known before the deployment", where=f"{source}: {path}")
-    if isinstance(value, dict):
-        if value.get(SECRET) == SECRET_VALUE:
-            raise JewelhouseError(
-                "is a secret, and a policy is none",
-                where=f"{source}: {path}",
-                remedy="export without encryption of these outputs: pulumi stack export --show-secrets",
-            )
-        return {name: _plain(item, source, f"{path}.{name}") for name, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item, source, f"{path}[{index}]") for index, item in enumerate(value)]
-    return value
-
-
-def _names(stages: Any) -> dict[str, str]:
-    found = {}
-    for name, stage in stages.items() if isinstance(stages, dict) else ():
-        identity = stage.get("identity") if isinstance(stage, dict) else None
-        if isinstance(identity, str) and identity != UNKNOWN:
-            found[identity] = name
-    return found
-
-
-def _view(source: str, name: str, found: Any, names: Mapping[str, str]) -> KeyView:
-    try:
-        platform = Platform(found["platform"])
-        return KeyView(
-            artifact=str(found["artifact"]),
-            platform=platform,
-            region=str(found["region"]),
-            document=found["document"],
-            facts=facts_of(platform, found["document"]),
-            proofs={
-                str(gate["stage"]): {Proof(proof): State(state) for proof, state in gate["proofs"].items()}
-                for gate in found["gates"]
-            },
-            names=names,
-        )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise JewelhouseError(
-            f"is not the output of this kit: {error}", where=f"{source}: policies.{name}"
-        ) from error
+def weakenings(settings: Iterable[str], declared: Iterable[str]) -> dict[str, str]:
+    """What weakens a whole stack, in words: its settings, and images whose values nobody built."""
+    return {
+        **{name: WEAKENINGS.get(name, name) for name in settings},
+        **{
+            f"declared {name}": f"the measurements of image {name} are declared by hand, not built"
+            for name in sorted(set(declared))
+        },
+    }

@@ -104,6 +104,10 @@ def _unmet(document: Document, asked: Asked, opening: Opening) -> Iterator[tuple
                 yield path, wanted
         elif path == "principal" and wanted == "*":
             continue
+        elif document.cloud is Cloud.GCP and asked.verdict is not None:
+            holds = import_module("jewelhouse.release.evaluate.gcp").holds
+            if not holds(path, wanted, asked.verdict.claims):
+                yield path, wanted
         elif path.endswith(" (has)"):
             if found is None or wanted not in found.split(", "):
                 yield path, wanted
@@ -172,6 +176,9 @@ def _changed(document: Document, asked: Asked, path: str, wanted: str | None) ->
     if verdict is None or path == "principal":
         return asked
     claims = copy.deepcopy(dict(verdict.claims))
+    if document.cloud is Cloud.GCP:
+        import_module("jewelhouse.release.gcp_claims").meet(claims, path, wanted)
+        return Asked(dataclasses.replace(verdict, claims=claims), request)
     *parents, last = _parts(document, path)
     place: Any = claims
     for part in parents:

@@ -22,6 +22,7 @@ from jewelhouse.release.documents import Document
 from jewelhouse.release.evaluate import cel
 from jewelhouse.release.evaluate.decision import Decision, Reason, Request, denied
 from jewelhouse.release.evaluate.gcp_clauses import Part, described, part, reason
+from jewelhouse.release.gcp_claims import expression
 from jewelhouse.release.gcp_facts import ATTRIBUTE, DECRYPTING, LIMITS, OTHER_ROLES, Binding, Provider
 
 TOKENS = (Kind.CONFIDENTIAL_SPACE, Kind.GCE_VM)
@@ -78,6 +79,12 @@ def evaluate(document: Document, verdict: Verdict | None, request: Request) -> D
     if against:
         return denied(verdict, request.at, *against)
     return _bound(plan, attributes, reasons, verdict, request)
+
+
+def holds(path: str, value: str | None, claims: Mapping[str, Any]) -> bool:
+    """Whether a token has what a claim of an opening asks of it."""
+    values = cel.activation(cel.PROVIDER, {"assertion": claims})
+    return cel.run(cel.compiled(cel.PROVIDER, expression(path, value)), values) is True
 
 
 def _plan(body: Mapping[str, Any]) -> Plan:
@@ -180,17 +187,17 @@ def _refused(provider: Provider) -> Iterator[Reason]:
         yield Reason(where="mapping", expected="google.subject", what="a provider must map google.subject")
     if len(provider.mapping) > LIMITS["attributes"]:
         yield Reason(where="mapping", what=f"{len(provider.mapping)} attributes, Google takes 50")
-    for where, expression, limit in (
+    for where, text, limit in (
         ("condition", provider.condition, LIMITS["condition"]),
         *((f"mapping.{name}", one, LIMITS["mapping"]) for name, one in provider.mapping.items()),
     ):
-        if len(expression) > limit:
-            yield Reason(where=where, what=f"{len(expression)} characters, Google takes {limit}")
+        if len(text) > limit:
+            yield Reason(where=where, what=f"{len(text)} characters, Google takes {limit}")
             continue
-        compiled = cel.compiled(cel.PROVIDER, expression) if expression else None
+        compiled = cel.compiled(cel.PROVIDER, text) if text else None
         if isinstance(compiled, cel.Failure):
             yield Reason(where=where, what=f"does not compile: {compiled.what}")
-        elif where != "condition" and not expression:
+        elif where != "condition" and not text:
             yield Reason(where=where, what="maps nothing")
     for name in provider.mapping:
         if not ATTRIBUTE.fullmatch(name) or len(name) > LIMITS["name"]:

@@ -9,6 +9,7 @@ from jewelhouse.hardware.azure import NO_TDX_ATTESTATION, attestation_endpoint
 from jewelhouse.release import azure_grammar
 from jewelhouse.release.azure_grammar import Entry
 from jewelhouse.release.documents import Document
+from jewelhouse.release.lint.azure_judging import hits
 from jewelhouse.release.lint.azure_reading import (
     POLICY_HASH,
     POLICY_SIGNER,
@@ -108,32 +109,20 @@ def _shown(chosen: Callable[[Entry], bool], says: str) -> Check:
     """Hits for authorities, with a token of theirs that would be taken."""
 
     def check(document: Document) -> Iterator[Hit]:
-        seen: set[str] = set()
-        for one in alternatives(document):
-            if not chosen(one.entry) or one.entry.where in seen:
-                continue
-            seen.add(one.entry.where)
-            from jewelhouse.release.lint.hostile_azure import counterexample
-
-            yield Hit(
-                where=f"{one.entry.where}.authority",
-                what=f"{one.entry.authority} {says}",
-                counterexample=counterexample(document, one),
-            )
+        first = {one.entry.where: one for one in reversed(alternatives(document)) if chosen(one.entry)}
+        found = [(one, f"{one.entry.authority} {says}") for one in reversed(first.values())]
+        return hits(document, found, lambda _: {}, authority=True)
 
     return check
 
 
 def _unpinned(document: Document) -> Iterator[Hit]:
-    for one in alternatives(document):
-        if _custom(one.entry) and not _pins_policy(one):
-            from jewelhouse.release.lint.hostile_azure import counterexample
-
-            yield Hit(
-                where=one.where,
-                what=f"whoever owns {one.entry.authority} can loosen its policy: nothing here pins it",
-                counterexample=counterexample(document, one, {POLICY_HASH: "the-hash-of-a-looser-policy"}),
-            )
+    found = [
+        (one, f"whoever owns {one.entry.authority} can loosen its policy: nothing here pins it")
+        for one in alternatives(document)
+        if _custom(one.entry) and not _pins_policy(one)
+    ]
+    return merged(hits(document, found, lambda _: {POLICY_HASH: "the-hash-of-a-looser-policy"}))
 
 
 def _pins_policy(one: Alternative) -> bool:

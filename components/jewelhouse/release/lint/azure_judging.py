@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from jewelhouse.release.documents import Document
@@ -27,30 +27,39 @@ DM_VERITY = (
 Changes = Mapping[str, Any]
 
 
+# Counter-examples that are tried for one rule: the first places of a repeated mistake are enough.
+TRIED = 4
+
+
 def judged(
     judge: Callable[[Alternative], str | None], *, attack: Callable[[Alternative], Changes] | None = None
 ) -> Check:
     """A check of one alternative at a time. `attack`: how its token is changed to show the hole."""
 
     def check(document: Document) -> Iterator[Hit]:
-        return merged(
-            Hit(where=one.where, what=what, counterexample=_shown(document, one, attack))
-            for one in alternatives(document)
-            if (what := judge(one)) is not None
-        )
+        found = [(one, what) for one in alternatives(document) if (what := judge(one)) is not None]
+        return merged(hits(document, found, attack))
 
     return check
 
 
-def _shown(
-    document: Document, one: Alternative, attack: Callable[[Alternative], Changes] | None
-) -> Mapping[str, Any] | None:
-    if attack is None:
-        return None
-    # The evaluator is loaded only when a rule has fired.
-    from jewelhouse.release.lint.hostile_azure import counterexample
+def hits(
+    document: Document,
+    found: Iterable[tuple[Alternative, str]],
+    attack: Callable[[Alternative], Changes] | None,
+    *,
+    authority: bool = False,
+) -> Iterator[Hit]:
+    """Hits for alternatives, at their authority or at their own place, the first with a counter-example."""
+    for index, (one, what) in enumerate(found):
+        shown = None
+        if attack is not None and index < TRIED:
+            # The evaluator is loaded only when a rule has fired.
+            from jewelhouse.release.lint.hostile_azure import counterexample
 
-    return counterexample(document, one, attack(one))
+            shown = counterexample(document, one, attack(one))
+        where = f"{one.entry.where}.authority" if authority else one.where
+        yield Hit(where=where, what=what, counterexample=shown)
 
 
 def prefix(one: Alternative) -> str:

@@ -178,7 +178,7 @@ RULES: Sequence[Rule] = (
         title="debug is left to the compliance status",
         why="azure-compliant-cvm excludes debuggable guests by the policy of attestation, which is not "
         "published as a promise.",
-        remedy='ask for x-ms-isolation-tee.x-ms-sevsnpvm-is-debuggable "false" as well',
+        remedy='ask for x-ms-sevsnpvm-is-debuggable "false" as well',
         source=f"{SIDECAR}; {GUEST_TOKEN}",
         check=_debug_by_compliance,
     ),

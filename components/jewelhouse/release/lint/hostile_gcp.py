@@ -8,7 +8,6 @@ docs.cloud.google.com/confidential-computing/confidential-space/docs/reference/t
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,10 +17,10 @@ from jewelhouse.evidence.verdict import Kind, Verdict
 from jewelhouse.release.documents import Document
 from jewelhouse.release.evaluate.decision import Request
 from jewelhouse.release.facts import Opening
+from jewelhouse.release.gcp_claims import PLAIN, Claims, changed, get, meet, split
 from jewelhouse.release.gcp_facts import parse
 
 Case = tuple[str, Verdict | None, Request]
-Claims = dict[str, Any]
 
 # A moment for documents that name none, so that findings do not change from run to run.
 MOMENT = datetime(2026, 11, 1, tzinfo=UTC)
@@ -29,9 +28,6 @@ MOMENT = datetime(2026, 11, 1, tzinfo=UTC)
 OPENINGS = 40
 STRANGER = "workload@stranger-project.iam.gserviceaccount.com"
 OTHER_DIGEST = "sha256:" + "0d" * 32
-PLAIN = re.compile(r"[A-Za-z_]\w*(?:\.\w+)+", re.ASCII)
-ONE_MORE = re.compile(r"'(?P<value>[^'\\]*)' in (?P<path>[\w.]+)", re.ASCII)
-NOT_THERE = re.compile(r"!has\((?P<path>[\w.]+)\)", re.ASCII)
 
 GPU: Mapping[str, Any] = {
     "cc_mode": "ON",
@@ -55,11 +51,11 @@ def hostile(document: Document) -> Iterator[Case]:
     openings = attested(parse(document.body).openings)
     for number, opening in enumerate(openings[:OPENINGS]):
         claims, request = example(opening)
-        for name, changed in _changes(opening, claims):
-            yield f"opening {number}: {name}", _verdict(changed), request
-        for name, changed, at in _lookalikes(opening, claims, request.at):
-            if not any(_may_meet(other, changed, at) for other in openings):
-                yield f"opening {number}: {name}", _verdict(changed), replace(request, at=at)
+        for name, other in _changes(opening, claims):
+            yield f"opening {number}: {name}", _verdict(other), request
+        for name, other, at in _lookalikes(opening, claims, request.at):
+            if not any(_may_meet(one, other, at) for one in openings):
+                yield f"opening {number}: {name}", _verdict(other), replace(request, at=at)
 
 
 def attested(openings: Iterable[Opening]) -> list[Opening]:
@@ -73,32 +69,8 @@ def example(opening: Opening) -> tuple[Claims, Request]:
     claims = _space() if space else _vm()
     if any("nvidia_gpu" in path for path in opening.claims):
         claims["submods"]["nvidia_gpu"] = copy.deepcopy(dict(GPU))
-    extra: list[tuple[str, str]] = []
     for path, value in opening.claims.items():
-        plain, _, relation = path.partition(" (")
-        absent, more = NOT_THERE.fullmatch(path), ONE_MORE.fullmatch(path)
-        if absent:
-            _put(claims, absent["path"], ...)
-        elif more:
-            extra.append((more["path"], more["value"]))
-        elif not PLAIN.fullmatch(plain):
-            continue
-        elif relation == "has)":
-            if value not in (_get(claims, plain) or ()):
-                _put(claims, plain, [value])
-        elif relation == "empty)":
-            _put(claims, plain, ...)
-        elif relation == "number)":
-            _put(claims, plain, int(value or 0) if (value or "").lstrip("-").isdigit() else 0)
-        elif value is None:
-            if _get(claims, plain) is None:
-                _put(claims, plain, "any")
-        elif value in ("true", "false") and not relation:
-            _put(claims, plain, value == "true")
-        else:
-            _put(claims, plain, value)
-    for path, value in extra:
-        _put(claims, path, [*(_get(claims, path) or ()), value])
+        meet(claims, path, value)
     at = MOMENT if opening.until is None else min(MOMENT, opening.until - timedelta(days=1))
     return claims, Request(at=at)
 
@@ -167,7 +139,7 @@ def _space() -> Claims:
                 "instance_id": "3087957179640521392",
             },
         },
-        "google_service_accounts": ["one@example-project.iam.gserviceaccount.com"],
+        "google_service_accounts": [],
     }
 
 
@@ -183,13 +155,6 @@ def _verdict(claims: Claims) -> Verdict:
     debug = claims.get("dbgstat") not in (None, "disabled-since-boot")
     kind = Kind.GCE_VM if claims.get("swname") == "GCE" else Kind.CONFIDENTIAL_SPACE
     return Verdict(kind=kind, verified=True, debug=debug, at=MOMENT, claims=claims)
-
-
-def _changed(claims: Claims, changes: Mapping[str, Any]) -> Claims:
-    found = copy.deepcopy(claims)
-    for path, value in changes.items():
-        _put(found, path, value)
-    return found
 
 
 _SUPPORT = "assertion.submods.confidential_space.support_attributes"
@@ -258,19 +223,19 @@ def _changes(opening: Opening, claims: Claims) -> Iterator[tuple[str, Claims]]:
         tables.append(GPU_TOKEN)
     for table in tables:
         for name, changes in table.items():
-            yield name, _changed(claims, changes)
+            yield name, changed(claims, changes)
 
 
 def _lookalikes(opening: Opening, claims: Claims, at: datetime) -> Iterator[tuple[str, Claims, datetime]]:
     """Tokens of this opening with one pinned claim changed or missing, and after its end."""
     for path, value in opening.claims.items():
-        plain, _, relation = path.partition(" (")
-        if not PLAIN.fullmatch(plain) or relation == "empty)":
+        plain, relation = split(path)
+        if not PLAIN.fullmatch(plain) or relation == "empty":
             continue
-        yield f"{plain} missing", _changed(claims, {plain: ...}), at
+        yield f"{plain} missing", changed(claims, {plain: ...}), at
         if value is not None and not relation:
             other: Any = value == "false" if value in ("true", "false") else f"{value}x"
-            yield f"{plain} changed", _changed(claims, {plain: other}), at
+            yield f"{plain} changed", changed(claims, {plain: other}), at
     if opening.until is not None:
         yield "after the end of its licence", claims, opening.until
         yield "a year after the end of its licence", claims, opening.until + timedelta(days=365)
@@ -284,42 +249,17 @@ def _may_meet(opening: Opening, claims: Claims, at: datetime) -> bool:
 
 
 def _may_hold(path: str, value: str | None, claims: Claims) -> bool:
-    plain, _, relation = path.partition(" (")
+    plain, relation = split(path)
     if not PLAIN.fullmatch(plain):
         return True
-    found = _get(claims, plain)
+    found = get(claims, plain)
     tests: Mapping[str, Callable[[], bool]] = {
         "": lambda: found == {"true": True, "false": False}.get(str(value), value),
-        "has)": lambda: isinstance(found, list) and value in found,
-        "empty)": lambda: not found,
-        "string)": lambda: found == value,
-        "number)": lambda: found is not None and str(found) == value,
+        "has": lambda: isinstance(found, list) and value in found,
+        "empty": lambda: not found,
+        "string": lambda: found == value,
+        "number": lambda: found is not None and str(found) == value,
     }
     if value is None:
         return found is not None
     return tests[relation]() if relation in tests else True
-
-
-def _get(claims: Claims, path: str) -> Any:
-    value: Any = claims
-    for field in path.split(".")[1:]:
-        if not isinstance(value, Mapping):
-            return None
-        value = value.get(field)
-    return value
-
-
-def _put(claims: Claims, path: str, value: Any) -> None:
-    """Sets a claim below `assertion`, or takes it away. Leaves alone what is below no object."""
-    *parents, last = path.split(".")[1:]
-    place: Any = claims
-    for field in parents:
-        if not isinstance(place, dict) or (value is ... and field not in place):
-            return
-        place = place.setdefault(field, {})
-    if not isinstance(place, dict):
-        return
-    if value is ...:
-        place.pop(last, None)
-    else:
-        place[last] = copy.deepcopy(value)
