@@ -32,7 +32,8 @@ def main(directory: Path) -> None:
     gc.set_threshold(3_000, 20, 1000)
     images = lock.load(stacks_directory(directory) / "images.lock.yaml")
     lifecycle = parse(pulumi.Config("jewelhouse").get_object("lifecycle"), images)
-    # What reading settings left behind need not lie beside the SDKs.
+    # What reading settings left behind, sources for its docstrings too, need not lie beside the SDKs.
+    linecache.clearcache()
     gc.collect()
     for name, value in deploy(lifecycle).items():
         pulumi.export(name, value)
@@ -70,10 +71,12 @@ def deploy(lifecycle: Lifecycle) -> Mapping[str, Any]:
                 "artifact": key.artifact,
                 "platform": key.platform,
                 "region": key.region,
+                "owner": policy.owner.boundary,
                 "document": documents[key],
                 "gates": [
                     {
                         "stage": gate.stage,
+                        "account": gate.account.boundary,
                         "proofs": {
                             proof.value: status.state.value
                             for proof, status in proofs.of_gate(policy, gate).items()

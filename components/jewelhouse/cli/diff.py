@@ -6,23 +6,23 @@ import json
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+import yaml
 from rich.console import Console
-from rich.markup import escape
 
 from jewelhouse import lifecycle as graph
 from jewelhouse import stackfile
 from jewelhouse.cli.lifecycle import JsonOption
 from jewelhouse.cli.options import content
-from jewelhouse.errors import JewelhouseError
+from jewelhouse.errors import JewelhouseError, Problems
 from jewelhouse.model import Lifecycle
-from jewelhouse.release import diff, snapshots
-from jewelhouse.release.diff import Difference, Snapshot
-from jewelhouse.release.show import md
+from jewelhouse.release import diff, diff_text, snapshots, states
+from jewelhouse.release.snapshots import Snapshot
 
 LOCK = "images.lock.yaml"
 WORKTREE = (".", "WORKTREE")
@@ -34,17 +34,12 @@ class Format(StrEnum):
     JSON = "json"
 
 
-Source = Annotated[
-    str,
-    typer.Argument(
-        help="Stack file, export, plan or preview; a git revision with --stack; . for the files here."
-    ),
-]
+SOURCE = "Stack file, export, plan or preview; a git revision with --stack; . for the files here."
 
 
 def compare(
-    before: Source,
-    after: Source,
+    before: Annotated[str, typer.Argument(help=SOURCE)],
+    after: Annotated[str, typer.Argument(help=SOURCE)],
     stack: Annotated[
         str | None, typer.Option("--stack", "-s", help="Stack whose files are read at git revisions.")
     ] = None,
@@ -55,16 +50,32 @@ def compare(
 
     Exit 0: nothing becomes weaker or more open. 1: something does. 2: it cannot be decided.
     """
-    found = diff.diff(snapshot(before, stack), snapshot(after, stack))
+    old, new = snapshot(before, stack), snapshot(after, stack)
+    if old is None and new is None:
+        raise JewelhouseError(
+            f"neither {before} nor {after} has it",
+            where=f"stack {stack}",
+            remedy="name a stack of this project: stacks/Pulumi.<stack>.yaml",
+        )
+    found = diff.diff(old or _without(before, stack, new), new or _without(after, stack, old))
     form = Format.JSON if as_json else form
     if form is Format.JSON:
         typer.echo(json.dumps(found.json(), indent=2))
     elif form is Format.MARKDOWN:
-        typer.echo(markdown(found, stack), nl=False)
+        typer.echo(diff_text.markdown(found, stack), nl=False)
     else:
-        _print(found)
+        console = Console(highlight=False, soft_wrap=True)
+        for line in diff_text.text(found):
+            console.print(line)
     if found.wider or found.unsure:
         sys.exit(1 if found.wider else 2)
+
+
+def _without(source: str, stack: str | None, other: Snapshot | None) -> Snapshot:
+    """A revision that does not have the stack. What weakens the other side is neither new nor gone then: a
+    whole new stack is no change of one."""
+    weakened = other.weakened if other else {}
+    return Snapshot(source=f"{source} (which has no stack {stack})", keys={}, weakened=weakened)
 
 
 def of(source: str, lifecycle: Lifecycle) -> Snapshot:
@@ -77,8 +88,11 @@ def of(source: str, lifecycle: Lifecycle) -> Snapshot:
     )
 
 
-def snapshot(source: str, stack: str | None) -> Snapshot:
-    """The snapshot that an argument names. Raises JewelhouseError when it names none."""
+def snapshot(source: str, stack: str | None) -> Snapshot | None:
+    """What an argument names; None for a revision without the stack.
+
+    Raises JewelhouseError when it names nothing that can be read.
+    """
     path = Path(source)
     if source not in WORKTREE and path.is_file():
         return _file(path)
@@ -87,97 +101,87 @@ def snapshot(source: str, stack: str | None) -> Snapshot:
             "is no file", where=source, remedy="for a git revision add --stack, for a file check its path"
         )
     if source in WORKTREE:
-        return of("the files here", stackfile.read(stackfile.path_of(stack)))
+        project = stackfile.project_directory()
+        here = stackfile.stacks_directory(project) / f"Pulumi.{stack}.yaml"
+        return of("the files here", stackfile.read(here)) if here.is_file() else None
     return _revision(source, stack)
 
 
 def _file(path: Path) -> Snapshot:
     text = content(path)
-    if text.lstrip()[:1] == b"{":
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise JewelhouseError("is not JSON", where=str(path)) from error
-        if snapshots.is_engine(value):
-            return snapshots.of_engine(str(path), value)
-        raise JewelhouseError(
-            "is no export, plan or preview of the engine",
-            where=str(path),
-            remedy="pulumi stack export, pulumi preview --save-plan, pulumi preview --json",
-        )
-    return of(str(path), stackfile.read(path))
+    if text.lstrip()[:1] != b"{":
+        return of(str(path), stackfile.read(path))
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise JewelhouseError("is not JSON", where=str(path)) from error
+    if states.recognised(value):
+        return states.snapshot(str(path), value)
+    if "config" in value:
+        return of(str(path), stackfile.read(path))
+    raise JewelhouseError(
+        "is no stack file, export, plan or preview",
+        where=str(path),
+        remedy="pulumi stack export, pulumi preview --save-plan FILE, pulumi preview --json",
+    )
 
 
-def _revision(revision: str, stack: str) -> Snapshot:
+def _revision(revision: str, stack: str) -> Snapshot | None:
     """Stack file and lock file as they were, read with the kit as it is now."""
     project = stackfile.project_directory()
-    directory = stackfile.stacks_directory(project)
-    if revision.startswith("-"):
-        raise JewelhouseError("is no revision", where=revision)
-    with tempfile.TemporaryDirectory() as temporary:
-        for name in (f"Pulumi.{stack}.yaml", LOCK):
-            data = _git_show(project, revision, directory / name)
-            if data is None and name != LOCK:
-                return Snapshot(source=f"{revision} (without this stack)", keys={})
-            if data is not None:
-                (Path(temporary) / name).write_bytes(data)
-        return of(revision, stackfile.read(Path(temporary) / f"Pulumi.{stack}.yaml"))
-
-
-def _git_show(project: Path, revision: str, path: Path) -> bytes | None:
-    """A file at a revision; None where the revision has no such file."""
-
-    def git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(["git", "-C", str(project), *arguments], capture_output=True)
-
+    commit = _commit(project, revision)
+    settings = _show(project, commit, Path("Pulumi.yaml"))
     try:
-        known = git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
-    except FileNotFoundError as error:
-        raise JewelhouseError("git is not installed", where=revision) from error
-    if known.returncode:
+        directory = Path((yaml.safe_load(settings or b"") or {}).get("stackConfigDir", "."))
+    except (yaml.YAMLError, AttributeError) as error:
+        raise JewelhouseError("is not YAML", where=f"{revision}: Pulumi.yaml") from error
+    found = _show(project, commit, directory / f"Pulumi.{stack}.yaml")
+    if found is None:
+        return None
+    lock = _show(project, commit, directory / LOCK)
+    with tempfile.TemporaryDirectory() as temporary:
+        file = Path(temporary) / f"Pulumi.{stack}.yaml"
+        file.write_bytes(found)
+        if lock is not None:
+            (file.parent / LOCK).write_bytes(lock)
+        try:
+            return of(revision, stackfile.read(file))
+        except JewelhouseError as error:
+            place = f"{temporary}/"
+            raise Problems(
+                replace(problem, where=f"{revision}: {problem.where.removeprefix(place)}")
+                for problem in error.problems
+            ) from error
+
+
+def _commit(project: Path, revision: str) -> str:
+    done = _git(project, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    if done.returncode:
         raise JewelhouseError(
             "is neither a file nor a revision of this repository",
             where=revision,
             remedy="a shallow clone has few revisions: git fetch --unshallow",
         )
-    commit = known.stdout.decode().strip()
-    shown = git("show", f"{commit}:./{path.relative_to(project)}")
-    return None if shown.returncode else shown.stdout
+    return done.stdout.decode().strip()
 
 
-def _print(found: Difference) -> None:
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"from {escape(found.before)} to {escape(found.after)}")
-    if not found.changes:
-        console.print("[green]no difference in who can open what[/]")
-    for change in found.changes:
-        mark = (
-            "[red]wider[/]   "
-            if change.wider
-            else "[yellow]unsure[/]  "
-            if change.unsure
-            else "[green]tighter[/] "
+def _show(project: Path, commit: str, path: Path) -> bytes | None:
+    """A file of the project at a commit; None where that has no such file."""
+    listed = _git(project, "ls-tree", "--name-only", "-z", commit, "--", f"./{path}")
+    if listed.returncode or not listed.stdout:
+        return None
+    shown = _git(project, "show", f"{commit}:./{path}")
+    if shown.returncode:
+        raise JewelhouseError(
+            f"git cannot show it: {shown.stderr.decode(errors='replace').strip()}", where=f"{commit}:{path}"
         )
-        console.print(f"{mark} {escape(change.key + ': ' if change.key else '')}{escape(change.what)}")
+    return shown.stdout
 
 
-def markdown(found: Difference, stack: str | None) -> str:
-    """The difference as a part of a pull request's comment."""
-    name = f" of `{stack}`" if stack else ""
-    lines = [f"### Release diff{name}", ""]
-    if not found.changes:
-        lines.append("No difference in who can open what.")
-    groups = (
-        ("**Weaker or more open**", [change for change in found.changes if change.wider]),
-        ("**Cannot be decided**", [change for change in found.changes if change.unsure and not change.wider]),
-        ("Tighter, or new", [change for change in found.changes if not change.wider and not change.unsure]),
-    )
-    for title, changes in groups:
-        if changes:
-            lines += [title, ""]
-            lines += [
-                f"- {md(change.key)}: {md(change.what)}" if change.key else f"- {md(change.what)}"
-                for change in changes
-            ]
-            lines.append("")
-    return "\n".join(lines).rstrip() + "\n"
+def _git(project: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    try:
+        return subprocess.run(["git", "-C", str(project), *arguments], capture_output=True)
+    except FileNotFoundError as error:
+        raise JewelhouseError(
+            "git is not installed", where="git", remedy="install git, or name files instead of revisions"
+        ) from error

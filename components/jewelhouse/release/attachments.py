@@ -5,6 +5,7 @@ A document says who opens a key; each cloud lets somebody add to that from outsi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from jewelhouse.model import Cloud
 from jewelhouse.release import documents
 from jewelhouse.release.facts import Power
-from jewelhouse.release.resources import UNKNOWN, Resource
+from jewelhouse.release.resources import UNKNOWN, EngineState, Resource
 
 # Google: resource type -> the input that names the key or its ring.
 MEMBERS: Mapping[str, str] = {
@@ -21,10 +22,17 @@ MEMBERS: Mapping[str, str] = {
     "gcp:kms/keyRingIAMMember:KeyRingIAMMember": "keyRingId",
     "gcp:kms/keyRingIAMBinding:KeyRingIAMBinding": "keyRingId",
 }
-POLICIES = {
+POLICIES: Mapping[str, str] = {
     "gcp:kms/cryptoKeyIAMPolicy:CryptoKeyIAMPolicy": "cryptoKeyId",
     "gcp:kms/keyRingIAMPolicy:KeyRingIAMPolicy": "keyRingId",
 }
+POOL = "gcp:iam/workloadIdentityPool:WorkloadIdentityPool"
+PROVIDERS = (
+    "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider",
+    "gcp:iam/workloadIdentityPoolManagedIdentity:WorkloadIdentityPoolManagedIdentity",
+)
+DENY = "gcp:iam/denyPolicy:DenyPolicy"
+DECRYPTION = "cloudkms.googleapis.com/cryptoKeyVersions.useToDecrypt"
 ASSIGNMENT = "azure-native:authorization:RoleAssignment"
 # learn.microsoft.com/azure/role-based-access-control/built-in-roles/security, 2026-10.
 RELEASE_USER = "08bbd89e-9f13-488c-ac41-acfcb10c90ab"
@@ -32,38 +40,54 @@ RELEASE_USER = "08bbd89e-9f13-488c-ac41-acfcb10c90ab"
 HARMLESS = {"21090545-7ca7-4776-b22c-e363652d74d2", "e147488a-f6f5-4113-8e2d-b22465e65bf6"}
 GRANT = "aws:kms/grant:Grant"
 KEY_POLICY = "aws:kms/keyPolicy:KeyPolicy"
+ATTACHED: Mapping[str, str] = {**MEMBERS, **POLICIES, GRANT: "keyId", KEY_POLICY: "keyId"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attachments:
-    """What resources beside the key add. `askers`: principals with the release role. `document`: a key policy
-    in a resource of its own, which takes the place of the key's."""
+    """What resources beside a key add to it. `askers`: principals with the release role. `document`: a key
+    policy in a resource of its own, which takes the place of the key's. `used`: the resources, by URN."""
 
     bindings: tuple[Mapping[str, Any], ...] = ()
     askers: tuple[str, ...] = ()
     powers: frozenset[Power] = frozenset()
     document: Mapping[str, Any] | None = None
     undecided: tuple[str, ...] = ()
+    used: frozenset[str] = frozenset()
 
 
-def of(cloud: Cloud, key: Resource, everything: Iterable[Resource], own: Iterable[Resource]) -> Attachments:
-    """What is attached to a key. `own` are the resources of its component, whose bindings are known already."""
-    mine = {id(one) for one in own}
-    others = [one for one in everything if id(one) not in mine and not one.gone]
+def of(cloud: Cloud, key: Resource | None, own: Iterable[Resource], state: EngineState) -> Attachments:
+    """What is attached to a key. `own` are the resources of its component, which are known already."""
+    own = list(own)
+    mine = {one.urn for one in own}
+    others = [one for one in state.resources if one.urn not in mine and not one.gone]
+    if key is None:
+        return Attachments()
     if cloud is Cloud.AWS:
         return _aws(key, others)
     if cloud is Cloud.AZURE:
         return _azure(key, others)
-    return _google(key, others)
+    return _google(key, own, others, state)
+
+
+def loose(resources: Iterable[Resource], used: set[str]) -> Iterator[str]:
+    """Rights on some key that is not in a preview, since it stays the same."""
+    for one in resources:
+        inside = "AttestedKey" in one.parent
+        if one.type in ATTACHED and one.urn not in used and not one.gone and not inside:
+            yield f"{one.name} ({one.type}) adds to a key that is not in it: compare a saved plan"
 
 
 def _names(resource: Resource, place: str, key: Resource, *, ring: bool = False) -> bool:
-    """Whether an input of a resource names the key: by its id, or as what the input comes from."""
+    """Whether an input of a resource names the key: by its id, or by what the input comes from."""
     value = resource.value(place)
     if isinstance(value, str) and value != UNKNOWN:
-        wanted = key.inputs.get("keyRing") if ring else key.id
-        alternatives = {wanted, key.outputs.get("arn"), key.outputs.get("keyId")} if not ring else {wanted}
-        return value in {one for one in alternatives if isinstance(one, str) and one}
+        ids = (
+            (key.inputs.get("keyRing"),)
+            if ring
+            else (key.id, key.outputs.get("arn"), key.outputs.get("keyId"))
+        )
+        return value in {one for one in ids if isinstance(one, str) and one}
     source = key.after.get("keyRing", ()) if ring else (key.urn,)
     return bool(set(source) & set(resource.after.get(place, ())))
 
@@ -72,19 +96,19 @@ def bound(resource: Resource) -> Iterator[tuple[str, str, str]]:
     """Role, member and condition of an IAM member or binding."""
     condition = resource.value("condition")
     expression = condition.get("expression", "") if isinstance(condition, dict) else ""
-    members = resource.value("members") or [resource.value("member")]
-    for member in members:
+    for member in resource.value("members") or [resource.value("member")]:
         yield str(resource.value("role")), str(member), str(expression)
 
 
-def _google(key: Resource, others: Iterable[Resource]) -> Attachments:
+def _google(key: Resource, own: list[Resource], others: list[Resource], state: EngineState) -> Attachments:
     bindings: list[Mapping[str, Any]] = []
     undecided: list[str] = []
+    used: set[str] = set()
     for one in others:
-        ring = "keyRing" in one.type.rpartition("/")[2]
-        place = MEMBERS.get(one.type) or POLICIES.get(one.type)
-        if place is None or not _names(one, place, key, ring=ring):
+        place = ATTACHED.get(one.type)
+        if place is None or not _names(one, place, key, ring=place == "keyRingId"):
             continue
+        used.add(one.urn)
         if one.type in POLICIES:
             undecided.append(f"{one.name}: an IAM policy as a whole stands on the key")
             continue
@@ -94,7 +118,59 @@ def _google(key: Resource, others: Iterable[Resource]) -> Attachments:
                 continue
             condition = {"condition": {"expression": expression}} if expression else {}
             bindings.append({"role": role, "members": [member], **condition})
-    return Attachments(bindings=tuple(bindings), undecided=tuple(undecided))
+    pools = [one for one in own if one.type == POOL]
+    for one in others:
+        if one.type in PROVIDERS and any(_in_pool(one, pool) for pool in pools):
+            undecided.append(f"{one.name}: a further provider exchanges tokens for the key's pool")
+    return Attachments(
+        bindings=tuple(bindings),
+        undecided=tuple(undecided),
+        powers=frozenset(_undenied(own, state)) if state.whole else frozenset(),
+        used=frozenset(used),
+    )
+
+
+def _in_pool(provider: Resource, pool: Resource) -> bool:
+    named = provider.value("workloadIdentityPoolId")
+    if isinstance(named, str) and named != UNKNOWN:
+        return named == pool.value("workloadIdentityPoolId")
+    return pool.urn in provider.after.get("workloadIdentityPoolId", ())
+
+
+def _undenied(own: list[Resource], state: EngineState) -> Iterator[Power]:
+    """Who could decrypt without evidence because no deny policy of the key's project is before them.
+
+    IAM allows by union, so an owner of the project opens its keys unless a deny policy says otherwise:
+    docs.cloud.google.com/iam/docs/deny-overview.
+    """
+    projects = {str(one.value("project")) for one in own if one.type == POOL} - {"None", UNKNOWN}
+    for project in projects:
+        rules = [
+            rule.get("denyRule")
+            for one in state.resources
+            if one.type == DENY
+            and not one.gone
+            and str(one.value("parent")).endswith(f"projects%2F{project}")
+            for rule in one.value("rules") or ()
+        ]
+        standing = [
+            rule
+            for rule in rules
+            if isinstance(rule, dict)
+            and DECRYPTION in rule.get("deniedPermissions", ())
+            and "principalSet://goog/public:all" in rule.get("deniedPrincipals", ())
+        ]
+        if not standing:
+            yield Power(
+                f"whoever may use keys of project {project}", "decrypt without evidence: no deny policy"
+            )
+        pools = {str(one.value("workloadIdentityPoolId")) for one in state.resources if one.type == POOL}
+        for name in {str(one) for rule in standing for one in rule.get("exceptionPrincipals", ())}:
+            found = re.fullmatch(
+                r"principalSet://iam\.googleapis\.com/.+/workloadIdentityPools/([^/]+)/\*", name
+            )
+            if name != UNKNOWN and (found is None or found[1] not in pools):
+                yield Power(name, f"pass the deny policy of project {project}")
 
 
 def _azure(key: Resource, others: Iterable[Resource]) -> Attachments:
@@ -110,21 +186,26 @@ def _azure(key: Resource, others: Iterable[Resource]) -> Attachments:
         if role == RELEASE_USER:
             askers.append(who)
         elif role not in HARMLESS:
-            powers.add(Power(who, f"role {role} on the key"))
+            powers.add(Power(who, f"use role {role} on the key"))
     return Attachments(askers=tuple(askers), powers=frozenset(powers))
 
 
 def _aws(key: Resource, others: Iterable[Resource]) -> Attachments:
     powers: set[Power] = set()
+    used: set[str] = set()
     document, undecided = None, []
     for one in others:
-        if one.type == GRANT and _names(one, "keyId", key):
+        if one.type not in (GRANT, KEY_POLICY) or not _names(one, "keyId", key):
+            continue
+        used.add(one.urn)
+        text = one.value("policy")
+        if one.type == GRANT:
             operations = ", ".join(sorted(map(str, one.value("operations") or ())))
-            powers.add(Power(str(one.value("granteePrincipal")), f"a grant for {operations}"))
-        elif one.type == KEY_POLICY and _names(one, "keyId", key):
-            text = one.value("policy")
-            if isinstance(text, str) and text != UNKNOWN:
-                document = documents.read(text, one.name, Cloud.AWS).body
-            else:
-                undecided.append(f"{one.name}: its policy is not known before the deployment")
-    return Attachments(powers=frozenset(powers), document=document, undecided=tuple(undecided))
+            powers.add(Power(str(one.value("granteePrincipal")), f"use a grant for {operations}"))
+        elif isinstance(text, str) and text != UNKNOWN:
+            document = documents.read(text, one.name, Cloud.AWS).body
+        else:
+            undecided.append(f"{one.name}: its policy is not known before the deployment")
+    return Attachments(
+        powers=frozenset(powers), document=document, undecided=tuple(undecided), used=frozenset(used)
+    )

@@ -207,6 +207,9 @@ class _Comparison:
 
     def changes(self) -> Iterator[Change]:
         yield from self._weakenings()
+        for side in (self.before, self.after):
+            for what in side.undecided:
+                yield Change(kind=Kind.UNDECIDED, what=f"{side.source}: {what}", unsure=True)
         for name in sorted(self.pairs):
             yield from self._key(self.old[name], self.new[self.pairs[name]])
         yield from self._fresh()
@@ -214,13 +217,19 @@ class _Comparison:
 
     def _weakenings(self) -> Iterator[Change]:
         before, after = self.before.weakened, self.after.weakened
+        unknown = [side.source for side in (self.before, self.after) if side.weakened is None]
+        if before is None or after is None:
+            if before or after or before is after is None:
+                what = f"what weakens the whole stack is not in {' and '.join(unknown)}"
+                yield Change(kind=Kind.UNDECIDED, what=what, unsure=True)
+            return
         for name in sorted(after.keys() - before.keys()):
             yield Change(kind=Kind.WEAKENED, what=f"newly weakened by {after[name]}", wider=True)
         for name in sorted(before.keys() - after.keys()):
             yield Change(kind=Kind.STRENGTHENED, what=f"no longer weakened by {before[name]}")
 
     def _key(self, old: KeyView, new: KeyView) -> Iterator[Change]:
-        place = {"key": new.name, "artifact": new.artifact}
+        place: dict[str, Any] = {"key": new.name, "artifact": new.artifact}
         if old.owner and new.owner and old.owner != new.owner:
             yield Change(
                 kind=Kind.OWNER,
@@ -234,8 +243,7 @@ class _Comparison:
                 for side, key in (("before", old), ("after", new))
                 for what in key.facts.undecided
             )
-            for change in self._documents(old, new, unsure=bool(undecided)):
-                yield change
+            yield from self._documents(old, new, unsure=bool(undecided))
             if undecided:
                 yield Change(
                     kind=Kind.UNDECIDED,
@@ -248,7 +256,7 @@ class _Comparison:
         yield from self._proofs(old, new)
 
     def _documents(self, old: KeyView, new: KeyView, *, unsure: bool) -> Iterator[Change]:
-        place = {"key": new.name, "artifact": new.artifact}
+        place: dict[str, Any] = {"key": new.name, "artifact": new.artifact}
         before, after = Within(old.facts.openings), Within(new.facts.openings)
         added = [one for one in new.facts.openings if not before.holds(one)]
         lost = [one for one in old.facts.openings if not after.holds(one)]
@@ -258,19 +266,19 @@ class _Comparison:
             yield self._widened(opening, nearest.to(opening), frozenset(lost), old, new, unsure=unsure)
         for opening in sorted(lost, key=_order):
             yield Change(
-                kind=Kind.CLOSED, what=f"{words.opened(opening, old, self.before)} can no longer open it", **place
+                kind=Kind.CLOSED,
+                what=f"{words.opened(opening, old, self.before)} can no longer open it",
+                **place,
             )
         yield from self._powers(old, new)
 
     def _powers(self, old: KeyView, new: KeyView) -> Iterator[Change]:
-        place = {"key": new.name, "artifact": new.artifact}
+        place: dict[str, Any] = {"key": new.name, "artifact": new.artifact}
         for power in sorted(new.facts.powers - old.facts.powers):
             what = words.may(power, self.after)
             yield Change(kind=Kind.POWER_GAINED, what=f"newly: {what}", wider=True, **place)
         for power in sorted(old.facts.powers - new.facts.powers):
-            yield Change(
-                kind=Kind.POWER_LOST, what=f"no longer: {words.may(power, self.before)}", **place
-            )
+            yield Change(kind=Kind.POWER_LOST, what=f"no longer: {words.may(power, self.before)}", **place)
 
     def _widened(
         self,
@@ -283,7 +291,7 @@ class _Comparison:
         unsure: bool,
     ) -> Change:
         """An opening that was not there, told by how it differs from the nearest that was."""
-        place = {"key": new.name, "artifact": new.artifact, "wider": True, "unsure": unsure}
+        place: dict[str, Any] = {"key": new.name, "artifact": new.artifact, "wider": True, "unsure": unsure}
         whole = words.opened(opening, new, self.after)
         if near is None:
             return Change(kind=Kind.OPENS, what=f"{whole} may newly open it", **place)
@@ -291,7 +299,9 @@ class _Comparison:
         image = words.measured(opening, self.after)
         less = tuple(words.less(near, opening))
         longer = near.until is not None and (opening.until is None or opening.until > near.until)
-        ends = (f"may open it {words.until(opening.until)}, before {words.until(near.until)}",) if longer else ()
+        ends = (
+            (f"may open it {words.until(opening.until)}, before {words.until(near.until)}",) if longer else ()
+        )
         if opening.principal != near.principal:
             same = opening.claims == near.claims
             note = f"with what {words.who(near, old, self.before)} showed" if same else ""
@@ -312,7 +322,10 @@ class _Comparison:
             )
         if less:
             return Change(
-                kind=Kind.LESS_PROOF, what=f"{who} has to prove less to open it", details=(*less, *ends), **place
+                kind=Kind.LESS_PROOF,
+                what=f"{who} has to prove less to open it",
+                details=(*less, *ends),
+                **place,
             )
         if longer:
             return Change(
@@ -323,8 +336,8 @@ class _Comparison:
         return Change(kind=Kind.OPENS, what=f"{whole} may newly open it", **place)
 
     def _askers(self, old: KeyView, new: KeyView) -> Iterator[Change]:
-        """Who may ask, where the document does not say. A stage that is only called otherwise is no change."""
-        place = {"key": new.name, "artifact": new.artifact}
+        """Who may ask, where the document does not say. A stage under another name is no change."""
+        place: dict[str, Any] = {"key": new.name, "artifact": new.artifact}
         before, after = dict(old.askers), dict(new.askers)
         for name in sorted(before.keys() & after.keys()):
             if before[name] == after[name] or None in (before[name], after[name]):
@@ -344,7 +357,7 @@ class _Comparison:
         before, after = dict(old.proofs), dict(new.proofs)
         if not before or not after:
             return
-        place = {"key": new.name, "artifact": new.artifact}
+        place: dict[str, Any] = {"key": new.name, "artifact": new.artifact}
         for stage in sorted(before.keys() & after.keys()):
             was, now = before.pop(stage), after.pop(stage)
             for proof in Proof:
@@ -376,7 +389,7 @@ class _Comparison:
         for name in self.fresh:
             key = self.new[name]
             siblings = earlier.get(names.get(key.artifact, key.artifact), [])
-            place = {"key": name, "artifact": key.artifact}
+            place: dict[str, Any] = {"key": name, "artifact": key.artifact}
             who = tuple(words.opened(one, key, self.after) for one in sorted(key.facts.openings, key=_order))
             if not siblings:
                 yield Change(
@@ -413,7 +426,7 @@ class _Comparison:
         for name in self.gone:
             key = self.old[name]
             siblings = later.get(self.artifacts.get(key.artifact, key.artifact), [])
-            place = {"key": name, "artifact": key.artifact}
+            place: dict[str, Any] = {"key": name, "artifact": key.artifact}
             after = Within(opening for one in siblings for opening in one.facts.openings)
             lost = [one for one in sorted(key.facts.openings, key=_order) if not after.holds(one)]
             yield Change(
@@ -475,7 +488,11 @@ def _sameness(key: KeyView) -> Any:
 
 def _order(opening: Opening) -> tuple[Any, ...]:
     until = opening.until.isoformat() if opening.until else ""
-    return (opening.principal or "", tuple((path, value or "") for path, value in opening.claims.items()), until)
+    return (
+        opening.principal or "",
+        tuple((path, value or "") for path, value in opening.claims.items()),
+        until,
+    )
 
 
 def _text(document: Mapping[str, Any]) -> str:

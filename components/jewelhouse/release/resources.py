@@ -86,7 +86,8 @@ def _exported(resources: Any) -> Iterator[Resource]:
 def _planned(plans: Any) -> Iterator[Resource]:
     for urn, plan in plans.items():
         goal, state = plan.get("goal"), dict(plan.get("state") or {})
-        changes = (goal or {}).get("inputDiff") or {}
+        wanted: Mapping[str, Any] = goal or {}
+        changes = wanted.get("inputDiff") or {}
         inputs = {**state.pop("__inputs", {}), **changes.get("adds", {}), **changes.get("updates", {})}
         for name in changes.get("deletes", ()):
             inputs.pop(name, None)
@@ -94,11 +95,11 @@ def _planned(plans: Any) -> Iterator[Resource]:
         told = {name: item for name, item in state.items() if name not in inputs}
         yield _resource(
             urn,
-            (goal or {}).get("parent"),
-            (goal or {}).get("id"),
+            wanted.get("parent"),
+            wanted.get("id"),
             inputs,
             told,
-            (goal or {}).get("propertyDependencies"),
+            wanted.get("propertyDependencies"),
             gone=goal is None,
         )
 
@@ -113,7 +114,9 @@ def _previewed(steps: Any) -> Iterator[Resource]:
             continue
         state = old if gone else new
         # The outputs of the stack are those of the last deployment: the preview is over before it knows more.
-        outputs = {**(old.get("outputs") or {}), **(state.get("outputs") or {})} if _is_stack(step["urn"]) else {}
+        outputs = (
+            {**(old.get("outputs") or {}), **(state.get("outputs") or {})} if _is_stack(step["urn"]) else {}
+        )
         last[step["urn"]] = _resource(
             step["urn"],
             state.get("parent"),

@@ -51,17 +51,19 @@ class KeyView:
 class Snapshot:
     """What one revision, export or plan would release.
 
-    source: where it was read from. weakened: what weakens the whole stack, with its words. identities: role or
-    service account -> its stage. images: measurement -> name of its image. deployed: made from resources,
-    so that `beside` keys are in it too.
+    source: where it was read from. weakened: what weakens the whole stack, with its words; None where that is
+    not known. identities: role or service account -> its stage. images: measurement -> name of its image.
+    deployed: made from all resources, so that `beside` keys are in it too. undecided: what of the source
+    could not be brought to any key.
     """
 
     source: str
     keys: Mapping[str, KeyView]
-    weakened: Mapping[str, str] = field(default_factory=dict)
+    weakened: Mapping[str, str] | None = field(default_factory=dict)
     identities: Mapping[str, str] = field(default_factory=dict)
     images: Mapping[str, str] = field(default_factory=dict)
     deployed: bool = False
+    undecided: tuple[str, ...] = ()
 
 
 def facts_of(cloud: Cloud, document: Mapping[str, Any]) -> Facts:

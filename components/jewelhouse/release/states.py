@@ -13,15 +13,18 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from jewelhouse.errors import JewelhouseError
-from jewelhouse.model import Cloud, Proof
-from jewelhouse.release import attachments, documents
+from jewelhouse.model import Cloud, Platform, Proof
+from jewelhouse.release import attachments, documents, google_keys
+from jewelhouse.release.attachments import ASSIGNMENT
 from jewelhouse.release.facts import Facts
 from jewelhouse.release.proofs import State
-from jewelhouse.release.resources import UNKNOWN, Resource, plain, read
+from jewelhouse.release.resources import UNKNOWN, EngineState, Resource, plain, read
 from jewelhouse.release.snapshots import KeyView, Snapshot, facts_of, weakenings
+from jewelhouse.release.words import register
 
 COMPONENT = re.compile(r"jewelhouse:(aws|azure|gcp):AttestedKey")
 KEYS: Mapping[str, Cloud] = {
@@ -29,7 +32,6 @@ KEYS: Mapping[str, Cloud] = {
     "azure-native:keyvault:Key": Cloud.AZURE,
     "gcp:kms/cryptoKey:CryptoKey": Cloud.GCP,
 }
-PROVIDER = "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider"
 # How components of Google's keys are called (jewelhouse.gcp.provision).
 SHORT = {"space": "gcp-confidential-space", "vm": "gcp-cvm"}
 
@@ -48,9 +50,10 @@ def snapshot(source: str, value: Mapping[str, Any]) -> Snapshot:
     outputs = state.outputs
     stages = _object(outputs.get("stages"))
     views = _from_outputs(source, outputs, stages)
-    for component, members in _components(state.resources).items():
-        name = _name(component, members, views)
-        view = _from_resources(source, name, component, members, state.resources, views.get(name))
+    used: set[str] = set()
+    for component in _components(state.resources):
+        name = _name(component, views)
+        view = _from_resources(f"{source}: {name}", name, component, state, views.get(name), used)
         if view is not None:
             views[name] = view
         elif component.gone:
@@ -61,13 +64,11 @@ def snapshot(source: str, value: Mapping[str, Any]) -> Snapshot:
             where=source,
             remedy="give the export, plan or preview of a stack with keys of this kit",
         )
-    lifecycle = _object(outputs.get("lifecycle"))
-    settings = [str(name) for name in lifecycle.get("weakened", ()) or ()]
     images = {name: _object(_object(stage).get("image")) for name, stage in stages.items()}
     return Snapshot(
         source=source,
         keys=views,
-        weakened=weakenings(settings, (str(one.get("name")) for one in images.values() if one.get("declared"))),
+        weakened=_weakened(outputs, images),
         identities={
             identity: name
             for name, stage in stages.items()
@@ -75,13 +76,21 @@ def snapshot(source: str, value: Mapping[str, Any]) -> Snapshot:
         },
         images=dict(_digests(views.values(), images)),
         deployed=state.whole,
+        undecided=() if state.whole else tuple(attachments.loose(state.resources, used)),
     )
+
+
+def _weakened(
+    outputs: Mapping[str, Any], images: Mapping[str, Mapping[str, Any]]
+) -> Mapping[str, str] | None:
+    if "lifecycle" not in outputs:
+        return None
+    settings = [str(name) for name in _object(outputs["lifecycle"]).get("weakened") or ()]
+    return weakenings(settings, (str(one.get("name")) for one in images.values() if one.get("declared")))
 
 
 def _digests(views: Iterable[KeyView], images: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     """Measurements by the name of their image, where a key has the stages of one image alone."""
-    from jewelhouse.release.words import register
-
     for view in views:
         named = {str(images[stage].get("name")) for stage in view.proofs if images.get(stage)}
         if len(named) == 1:
@@ -136,19 +145,52 @@ def _subscription(gate: Mapping[str, Any], stage: Any) -> str | None:
     return found[1].lower() if found else None
 
 
-def _components(resources: Iterable[Resource]) -> dict[Resource, list[Resource]]:
-    """Attested keys with their children; a key of the clouds that has an attested policy and no such parent
-    stands for itself."""
-    resources = list(resources)
-    components = {one.urn: one for one in resources if COMPONENT.fullmatch(one.type)}
-    found: dict[Resource, list[Resource]] = {one: [] for one in components.values()}
+@dataclass(frozen=True, kw_only=True)
+class Component:
+    """An attested key as a component with its children, or a key beside the kit that stands for itself."""
+
+    name: str
+    cloud: Cloud
+    members: tuple[Resource, ...]
+    gone: bool
+
+    @property
+    def key(self) -> Resource | None:
+        return next((one for one in self.members if one.type in KEYS and not one.gone), None)
+
+    @property
+    def artifact(self) -> str:
+        """The artifact that the key is labelled with."""
+        for member in (one for one in self.members if one.type in KEYS):
+            for labels in (_object(member.inputs.get("tags")), _object(member.inputs.get("labels"))):
+                for name in ("jewelhouse:artifact", "jewelhouse-artifact", "artifact"):
+                    if isinstance(labels.get(name), str):
+                        return labels[name]
+        return ""
+
+    def of_type(self, *types: str) -> list[Resource]:
+        return [one for one in self.members if one.type in types and not one.gone]
+
+
+def _components(resources: Iterable[Resource]) -> Iterator[Component]:
+    """Attested keys with their children, by the parent that each names: a preview in JSON leaves out the
+    components themselves when they stay the same."""
+    children: dict[str, list[Resource]] = defaultdict(list)
     for one in resources:
-        if one.parent in components:
-            found[components[one.parent]].append(one)
-    for one in resources:
-        if one.parent not in components and not one.gone and _attested(one):
-            found[one] = [one]
-    return found
+        parent = one.parent.split("::") if one.parent else []
+        if len(parent) == 4 and COMPONENT.fullmatch(parent[2].rpartition("$")[2]):
+            children[one.parent].append(one)
+        elif not one.gone and _attested(one):
+            yield Component(name=one.name, cloud=KEYS[one.type], members=(one,), gone=False)
+    for urn, members in children.items():
+        found = COMPONENT.fullmatch(urn.split("::")[2].rpartition("$")[2])
+        keys = [one for one in members if one.type in KEYS]
+        yield Component(
+            name=urn.split("::")[3],
+            cloud=Cloud(found[1]) if found else KEYS[keys[0].type],
+            members=tuple(members),
+            gone=bool(keys) and all(one.gone for one in keys),
+        )
 
 
 def _attested(resource: Resource) -> bool:
@@ -159,35 +201,28 @@ def _attested(resource: Resource) -> bool:
     return cloud is Cloud.AZURE and bool(_release_policy(resource))
 
 
-def _name(component: Resource, members: Iterable[Resource], known: Mapping[str, KeyView]) -> str:
+def _name(component: Component, known: Mapping[str, KeyView]) -> str:
     """What the stack calls the key of a component."""
-    artifact, region = _artifact(members), component.name
     if component.name in known:
         return component.name
-    fitting = [
+    artifact = component.artifact
+    views = [view for view in known.values() if view.cloud is component.cloud]
+    exact = [
         view.name
-        for view in known.values()
-        if view.artifact == artifact
-        and component.type == f"jewelhouse:{view.cloud}:AttestedKey"
-        and (component.name.endswith(view.name) or _short_name(view) == component.name)
+        for view in views
+        if component.name.endswith(view.name) or _short_name(view) == component.name
     ]
-    if len(fitting) == 1:
-        return fitting[0]
     # Names are cut where a cloud takes few characters: what is left to go by are artifact and cloud.
-    alone = [
-        view.name
-        for view in known.values()
-        if view.artifact == artifact and component.type == f"jewelhouse:{view.cloud}:AttestedKey"
-    ]
-    if len(alone) == 1 and artifact:
-        return alone[0]
-    for member in members:
+    alike = exact or [view.name for view in views if artifact and view.artifact == artifact]
+    if len(alike) == 1:
+        return alike[0]
+    for member in component.of_type(*KEYS):
         text = member.inputs.get("policy")
         found = re.search(r'"Id": ?"([^"]+)"', text) if isinstance(text, str) else None
         if found and component.name.endswith(found[1]):
             return found[1]
     short = re.fullmatch(rf"{re.escape(artifact)}-(space|vm)-(.+)", component.name) if artifact else None
-    return f"{artifact}-{SHORT[short[1]]}-{short[2]}" if short else region
+    return f"{artifact}-{SHORT[short[1]]}-{short[2]}" if short else component.name
 
 
 def _short_name(view: KeyView) -> str:
@@ -195,90 +230,75 @@ def _short_name(view: KeyView) -> str:
     return f"{view.artifact}-{short}-{view.region}"
 
 
-def _artifact(members: Iterable[Resource]) -> str:
-    for member in members:
-        for labels in (_object(member.inputs.get("tags")), _object(member.inputs.get("labels"))):
-            for name in ("jewelhouse:artifact", "jewelhouse-artifact", "artifact"):
-                if member.type in KEYS and isinstance(labels.get(name), str):
-                    return labels[name]
-    return ""
-
-
 def _from_resources(
-    source: str,
+    where: str,
     name: str,
-    component: Resource,
-    members: list[Resource],
-    everything: Iterable[Resource],
+    component: Component,
+    state: EngineState,
     known: KeyView | None,
+    used: set[str],
 ) -> KeyView | None:
-    """A key as its resources make it; None where it is gone, or nothing of it is known."""
-    key = next((one for one in members if one.type in KEYS and not one.gone), None)
-    if key is None:
+    """A key as its resources make it; None where it is gone, or nothing of it changes."""
+    if component.gone or (component.key is None and component.cloud is not Cloud.GCP):
         return None
-    cloud = KEYS[key.type]
-    document = _document(source, name, cloud, key, members, known)
-    if document is None:
-        return known
-    extra = attachments.of(cloud, key, everything, members)
-    if cloud is Cloud.GCP:
-        document = {**document, "bindings": [*document["bindings"], *extra.bindings]}
+    extra = attachments.of(component.cloud, component.key, component.members, state)
+    used |= extra.used
+    if component.cloud is Cloud.GCP:
+        document, undecided = google_keys.document(component.members, known, whole=state.whole)
+        document["bindings"] = [*document["bindings"], *extra.bindings]
+    else:
+        document, undecided = _document(where, component, known), ()
     if extra.document is not None:
         document = extra.document
-    facts = facts_of(cloud, document)
+    facts = facts_of(component.cloud, document)
     facts = Facts(
         openings=facts.openings,
         powers=facts.powers | extra.powers,
-        undecided=(*facts.undecided, *extra.undecided),
+        undecided=(*facts.undecided, *undecided, *extra.undecided),
     )
     if known is not None:
         askers = {**known.askers, **{who: None for who in extra.askers if who not in known.askers}}
         return dataclasses.replace(known, document=document, facts=facts, askers=askers)
-    platform = name.removeprefix(f"{_artifact(members)}-") if _artifact(members) else ""
-    found = next((word for word in _PLATFORMS if platform.startswith(word)), cloud.value)
+    platform, region = _place(name.removeprefix(f"{component.artifact}-"))
+    own = [one.name.removeprefix(f"{component.name}-release-") for one in component.of_type(ASSIGNMENT)]
+    asking = [
+        stage for stage in own if f"{component.name}-release-{stage}" in {m.name for m in component.members}
+    ]
     return KeyView(
         name=name,
-        artifact=_artifact(members) or name,
-        cloud=cloud,
-        platform=found,
-        region=platform.removeprefix(found).removeprefix("-"),
+        artifact=component.artifact or name,
+        cloud=component.cloud,
+        platform=platform or component.cloud.value,
+        region=region,
         owner=None,
         document=document,
         facts=facts,
-        askers=dict.fromkeys(extra.askers),
-        beside=not _artifact(members),
+        askers=dict.fromkeys((*asking, *extra.askers)),
+        beside=not component.artifact,
     )
 
 
-_PLATFORMS = (
-    "aws-enclave",
-    "aws-nitrotpm",
-    "azure-container",
-    "azure-cvm",
-    "gcp-confidential-space",
-    "gcp-cvm",
-)
+def _place(text: str) -> tuple[str, str]:
+    """Platform and region from what follows the artifact in the name of a key."""
+    found = next((str(one) for one in Platform if text.startswith(f"{one}-")), "")
+    return found, text.removeprefix(f"{found}-") if found else ""
 
 
-def _document(
-    source: str,
-    name: str,
-    cloud: Cloud,
-    key: Resource,
-    members: list[Resource],
-    known: KeyView | None,
-) -> dict[str, Any] | None:
-    """The document on a key; None where it is not known before the deployment and the stack tells it."""
-    where = f"{source}: {name}"
-    if cloud is Cloud.GCP:
-        return _google(members, known)
-    text = key.value("policy") if cloud is Cloud.AWS else _release_policy(key)
+def _document(where: str, component: Component, known: KeyView | None) -> dict[str, Any]:
+    """The document on a key; the one of the stack's output where an input is not known yet."""
+    key = component.key
+    text = None
+    if key is not None:
+        text = key.value("policy") if component.cloud is Cloud.AWS else _release_policy(key)
     text = plain(text, where)
-    if text is None or text == UNKNOWN:
-        if known is None and text == UNKNOWN:
-            raise JewelhouseError("its policy is not known before the deployment", where=where)
-        return None
-    return dict(documents.read(str(text), where, cloud).body)
+    if isinstance(text, str) and text != UNKNOWN:
+        return dict(documents.read(text, where, component.cloud).body)
+    if known is not None:
+        return dict(known.document)
+    raise JewelhouseError(
+        "its policy is not known before the deployment" if text == UNKNOWN else "the key has no policy",
+        where=where,
+    )
 
 
 def _release_policy(key: Resource) -> Any:
@@ -288,42 +308,6 @@ def _release_policy(key: Resource) -> Any:
         if isinstance(found, dict):
             return found.get("data", found)
     return None
-
-
-def _google(members: list[Resource], known: KeyView | None) -> dict[str, Any] | None:
-    """Provider and bindings of a key. Members that are made of unknown ids are those of the stack's output."""
-    providers = [one for one in members if one.type == PROVIDER and not one.gone]
-    if len(providers) != 1:
-        return None
-    provider = providers[0]
-    oidc = _object(provider.value("oidc"))
-    document: dict[str, Any] = {
-        "issuer": oidc.get("issuerUri", ""),
-        "audiences": oidc.get("allowedAudiences", []),
-        "mapping": _object(provider.value("attributeMapping")),
-        "condition": provider.value("attributeCondition") or "",
-    }
-    # Keys of an issuer's own, and a provider that is switched off, decide as well.
-    document |= {"jwks": oidc["jwksJson"]} if oidc.get("jwksJson") not in (None, "", UNKNOWN) else {}
-    document |= {"disabled": True} if provider.value("disabled") is True else {}
-    if UNKNOWN in json.dumps(document):
-        return None
-    bindings: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for one in members:
-        if one.type in attachments.MEMBERS and not one.gone:
-            for role, member, condition in attachments.bound(one):
-                bindings[role, condition].append(member)
-    if any(UNKNOWN in member for found in bindings.values() for member in found):
-        if known is None:
-            return None
-        return {**document, "bindings": list(known.document.get("bindings", ()))}
-    return {
-        **document,
-        "bindings": [
-            {"role": role, "members": found} | ({"condition": {"expression": condition}} if condition else {})
-            for (role, condition), found in sorted(bindings.items())
-        ],
-    }
 
 
 def _object(value: Any) -> Mapping[str, Any]:

@@ -24,8 +24,8 @@ MEASURED: Mapping[str, str] = {
     "assertion.submods.container.image_digest": "digest",
 }
 # What a claim requires in words, and what it proves. Claims of Key Vault: MicrosoftDocs/azure-docs
-# articles/confidential-computing/skr-policy-examples.md; of Google: docs.cloud.google.com/confidential-computing/
-# confidential-space/docs/reference/token-claims; 2026.
+# articles/confidential-computing/skr-policy-examples.md; of Google: docs.cloud.google.com,
+# confidential-computing/confidential-space/docs/reference/token-claims; 2026.
 REQUIRED: Mapping[str, tuple[str, Proof]] = {
     "authority": ("the attestation endpoint", Proof.GENUINE),
     "x-ms-attestation-type": ("the kind of TEE", Proof.GENUINE),
@@ -53,7 +53,7 @@ REQUIRED: Mapping[str, tuple[str, Proof]] = {
     ACCOUNT: ("the stage's service account", Proof.IDENTITY),
     "assertion.submods.nvidia_gpu.cc_mode": ("confidential mode of the GPU", Proof.GPU),
 }
-# What a right leads to. Actions: docs.aws.amazon.com/kms/latest/developerguide/kms-api-permissions-reference.html
+# What a right leads to: docs.aws.amazon.com/kms/latest/developerguide/kms-api-permissions-reference.html
 LEADS: Mapping[str, str] = {
     "kms:CreateGrant": "hand out grants, which carry no attestation",
     "kms:DeleteImportedKeyMaterial": "delete the key's material",
