@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa, utils
 from jewelhouse.evidence import nitro
 from jewelhouse.evidence.verdict import Kind
 
+ES384 = -35
 AT = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 MODULES = {
     Kind.NITRO_ENCLAVE: "i-0123456789abcdef0-enc0189abcdef012345",
@@ -34,16 +35,60 @@ LAYERS = (
 )
 
 
+NO_USAGE = dict.fromkeys(
+    (
+        "digital_signature",
+        "content_commitment",
+        "key_encipherment",
+        "data_encipherment",
+        "key_agreement",
+        "key_cert_sign",
+        "crl_sign",
+        "encipher_only",
+        "decipher_only",
+    ),
+    False,
+)
+
+
 def _name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
 
 
-def recipient() -> bytes:
+def recipient(bits: int = 2048) -> bytes:
     """A public key that KMS could encrypt a reply to."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    key = rsa.generate_private_key(public_exponent=65537, key_size=bits)
     return key.public_key().public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
+
+
+def certificate(
+    key: Any,
+    name: str,
+    signer: ec.EllipticCurvePrivateKey,
+    issuer: str,
+    *,
+    since: datetime,
+    until: datetime,
+    ca: bool = False,
+    usage: str | None = "",
+) -> x509.Certificate:
+    """`usage`: one of the names of KeyUsage, instead of what a CA or a leaf has; None leaves it out."""
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(_name(name))
+        .issuer_name(_name(issuer))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(since)
+        .not_valid_after(until)
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+    )
+    if usage is not None:
+        usage = usage or ("key_cert_sign" if ca else "digital_signature")
+        builder = builder.add_extension(x509.KeyUsage(**{**NO_USAGE, usage: True}), critical=True)
+    return builder.sign(signer, hashes.SHA384())
 
 
 @dataclass(frozen=True)
@@ -56,23 +101,56 @@ class Authority:
     name: str = field(default="throw-away root")
 
     @classmethod
-    def new(cls, at: datetime = AT, name: str = "throw-away root") -> Authority:
+    def new(cls, at: datetime = AT, name: str = "throw-away root", ca_usage: str = "") -> Authority:
         keys = tuple(ec.generate_private_key(ec.SECP384R1()) for _ in LAYERS)
         certificates = []
         for depth, (layer, life) in enumerate(LAYERS):
             issuer = max(depth - 1, 0)
-            builder = (
-                x509.CertificateBuilder()
-                .subject_name(_name(f"{layer} of {name}"))
-                .issuer_name(_name(f"{LAYERS[issuer][0]} of {name}"))
-                .public_key(keys[depth].public_key())
-                .serial_number(x509.random_serial_number())
-                .not_valid_before(at - life / 20)
-                .not_valid_after(at + life * 19 / 20)
-                .add_extension(x509.BasicConstraints(ca=layer != "leaf", path_length=None), critical=True)
+            certificates.append(
+                certificate(
+                    keys[depth],
+                    f"{layer} of {name}",
+                    keys[issuer],
+                    f"{LAYERS[issuer][0]} of {name}",
+                    since=at - life / 20,
+                    until=at + life * 19 / 20,
+                    ca=layer != "leaf",
+                    usage="" if layer == "leaf" else ca_usage,
+                )
             )
-            certificates.append(builder.sign(keys[issuer], hashes.SHA384()))
         return cls(at, keys, tuple(certificates), name)
+
+    def below(
+        self, depth: int, curve: ec.EllipticCurve | None = None, **changes: Any
+    ) -> tuple[bytes, ec.EllipticCurvePrivateKey]:
+        """Another leaf and its key, issued by the certificate at `depth`: 0 is the root, 4 the leaf."""
+        key = ec.generate_private_key(curve or ec.SECP384R1())
+        made = certificate(
+            key,
+            "another leaf",
+            self.keys[depth],
+            f"{LAYERS[depth][0]} of {self.name}",
+            **{"since": self.at - timedelta(hours=1), "until": self.at + timedelta(hours=1), **changes},
+        )
+        return made.public_bytes(serialization.Encoding.DER), key
+
+    def maze(self, *, width: int, depth: int) -> list[bytes]:
+        """A leaf, then layers of certificates that all could have issued any of the layer before, all signed
+        by one key: the ways through them are `width` to the power of `depth`, and none ends."""
+        key, made = self.keys[0], []
+        for layer in range(depth + 1):
+            for _ in range(width if layer else 1):
+                one = certificate(
+                    key,
+                    f"layer {layer}",
+                    key,
+                    f"layer {layer + 1}",
+                    since=self.at - timedelta(hours=1),
+                    until=self.at + timedelta(hours=1),
+                    ca=layer > 0,
+                )
+                made.append(one.public_bytes(serialization.Encoding.DER))
+        return made
 
     @property
     def roots(self) -> tuple[nitro.Root, ...]:
@@ -122,7 +200,7 @@ class Authority:
         signer: ec.EllipticCurvePrivateKey | None = None,
         header: Any = None,
     ) -> bytes:
-        protected = cbor2.dumps({1: nitro.ES384} if header is None else header)
+        protected = cbor2.dumps({1: ES384} if header is None else header)
         signed = cbor2.dumps(["Signature1", protected, b"", payload])
         r, s = utils.decode_dss_signature((signer or self.keys[-1]).sign(signed, ec.ECDSA(hashes.SHA384())))
         message = [protected, {}, payload, r.to_bytes(48, "big") + s.to_bytes(48, "big")]

@@ -3,8 +3,9 @@
 The words after a fence's language say how its block is tested:
 
 - `console`: every `$ jewelhouse` line runs and must exit 0 (or `exit=N`); lines below it must be in what it
-  prints, in their order. `console engine` and `console cloud` need an engine or an account: their commands,
-  options, make targets and shell syntax are checked.
+  prints, in their order. `console evidence` reads published samples, and skips where they are not. `console
+  engine` and `console cloud` need an engine or an account: their commands, options, make targets and shell
+  syntax are checked.
 - `python inventory=FILE`: a Pulumi program, run under mocks and compared with tests/docs/FILE. Blocks of
   one page with the same `program=NAME` are one program.
 - `yaml lifecycle`: a stack file that the kit accepts. Other yaml, json and toml blocks must parse.
@@ -24,6 +25,7 @@ from typing import Any
 
 import inventory
 import pytest
+import real
 import typer.main
 import yaml
 from answers import answer, outputs
@@ -132,12 +134,15 @@ RUN = [
 
 @pytest.mark.parametrize("block", RUN)
 def test_commands_do_what_the_page_shows(block, capsys, monkeypatch):
+    samples = real.directory() if block.mark("evidence") is not None else PROJECT
+    if samples is None:
+        pytest.skip("no real evidence here: set JEWELHOUSE_EVIDENCE to a directory with its MANIFEST.json")
     monkeypatch.chdir(PROJECT)
     monkeypatch.setenv("COLUMNS", "140")
     for words, shown in commands(block):
         assert words[0] == "jewelhouse", f"{words[0]} needs a mark: engine or cloud"
         with pytest.raises(SystemExit) as stopped:
-            main(words[1:])
+            main([word.replace("$EVIDENCE", str(samples)) for word in words[1:]])
         printed, complaint = capsys.readouterr()
         code = stopped.value.code if isinstance(stopped.value.code, int) else 0
         assert code == int(block.mark("exit") or 0), printed + complaint

@@ -27,6 +27,7 @@ from jewelhouse import picture, settings, stackfile
 from jewelhouse.images.lock import ImageEntry
 from jewelhouse.model import Cloud, Platform, Proof
 from jewelhouse.release import lint, proofs
+from jewelhouse.release.lint import everywhere
 
 PROJECT = Path(__file__).parents[1]
 DOCS = PROJECT / "docs"
@@ -196,8 +197,17 @@ def components() -> str:
 
 
 def _paragraph(documented: Any) -> str:
-    first = inspect.cleandoc(documented.__doc__ or "").split("\n\n")[0]
-    return textwrap.fill(" ".join(first.split()), 115, break_long_words=False, break_on_hyphens=False)
+    return _filled(inspect.cleandoc(documented.__doc__ or "").split("\n\n")[0])
+
+
+def _filled(text: str, indent: str = "") -> str:
+    return textwrap.fill(
+        " ".join(text.split()),
+        115,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _argument(field: dataclasses.Field[Any]) -> str:
@@ -223,12 +233,15 @@ def policies() -> str:
 def lint_rules() -> str:
     """Every lint rule of every cloud, with what it lets happen and what to write instead."""
     parts = []
-    for cloud in Cloud:
-        parts.append(f"### {picture.CLOUD_NAMES[cloud]}\n")
-        for rule in lint.rules(cloud):
+    groups = [("The whole lifecycle", everywhere.RULES)]
+    groups += [(picture.CLOUD_NAMES[cloud], lint.rules(cloud)) for cloud in Cloud]
+    for title, rules in groups:
+        parts.append(f"### {title}\n")
+        for rule in rules:
             parts.append(f"#### {rule.id}: {rule.title}\n")
-            parts.append(f"{rule.severity.capitalize()}. {_cell(rule.why)}\n")
-            parts.append(f"- Instead: {_cell(rule.remedy)}\n- Source: {_cell(rule.source)}\n")
+            parts.append(_filled(f"{rule.severity.capitalize()}. {rule.why}") + "\n")
+            parts.append(_filled(f"- Instead: {rule.remedy}", "  "))
+            parts.append(_filled(f"- Source: {rule.source}", "  ") + "\n")
     return "\n".join(parts)
 
 

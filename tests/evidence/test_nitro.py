@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from datetime import timedelta
+from typing import Any
 
 import cbor2
 import pytest
 import real
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from minting_nitro import AT, Authority, debug_registers, encoded, recipient, registers
@@ -17,6 +23,7 @@ from jewelhouse.evidence.verdict import Kind, MalformedEvidence
 
 AUTHORITY = Authority.new()
 OTHER = Authority.new(name="other root")
+CURVE = OTHER.keys[0].public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 TPM = Kind.NITRO_TPM
 
 
@@ -45,6 +52,7 @@ def test_documents_signed_by_aws_verify_at_their_own_time_and_not_now(name, debu
     }
     assert verdict.json()["issued"] == issued
     assert "aws.nitro-enclaves" in verdict.chain[-1]
+    assert verdict.issued is not None
     later = appraise.verify(data, at=verdict.issued + timedelta(days=2))
     assert not later.verified
     assert "is valid from" in later.problems[0].what
@@ -59,17 +67,12 @@ def test_the_foreign_document_is_refused_for_its_root_and_nothing_else():
 
 
 def test_the_pinned_root_is_the_published_certificate():
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes
-
     pem = real.evidence("aws-nitro/AWS_NitroEnclaves_Root-G1.pem")
     fingerprint = x509.load_pem_x509_certificate(pem).fingerprint(hashes.SHA256()).hex()
     assert [root.fingerprint for root in nitro.ROOTS] == [fingerprint]
 
 
 def test_pcr4_is_that_of_the_instance_in_the_module_id():
-    import hashlib
-
     verdict = appraise.verify(real.evidence("aws-nitro/oyster-aws.bin"), at=None)
     instance = verdict.claims["module_id"].split("-enc")[0].encode()
     assert verdict.measurements["PCR4"] == hashlib.sha384(bytes(48) + instance).hexdigest()
@@ -103,8 +106,8 @@ def test_the_challenge_is_compared():
 
 @pytest.mark.parametrize(
     ("key", "usable"),
-    [(None, False), (b"", False), (b"x" * 19, False), (recipient(), True)],
-    ids=["none", "empty", "junk", "RSA"],
+    [(None, False), (b"x" * 19, False), (CURVE, False), (recipient(1024), False), (recipient(), True)],
+    ids=["none", "junk", "P-384", "RSA 1024", "RSA 2048"],
 )
 def test_a_public_key_may_be_anything_and_the_claims_say_whether_kms_could_use_it(key, usable):
     verdict = judged(AUTHORITY.document(public_key=key))
@@ -116,6 +119,19 @@ def test_a_debug_enclave_is_verified_and_called_debug():
     verdict = judged(AUTHORITY.document(pcrs=debug_registers()))
     assert (verdict.verified, verdict.debug) == (True, True)
     assert int(verdict.measurements["PCR3"], 16)
+
+
+def test_a_document_that_leaves_out_the_registers_of_the_image_is_called_debug():
+    only_role = {3: b"\x03" * 48}
+    assert judged(AUTHORITY.sign(encoded(AUTHORITY.fields(pcrs=only_role)))).debug
+
+
+@pytest.mark.parametrize("milliseconds", [1, 7, 123, 999])
+def test_the_timestamp_is_shown_to_the_millisecond(milliseconds):
+    stated = int(AT.timestamp() * 1000) + milliseconds
+    verdict = judged(AUTHORITY.document(timestamp=stated), at=None)
+    assert verdict.claims["timestamp"] == stated
+    assert verdict.at == AT + timedelta(milliseconds=milliseconds)
 
 
 def test_registers_that_the_guest_extended_are_shown():
@@ -144,22 +160,12 @@ def test_registers_that_the_guest_extended_are_shown():
             "",
         ),
         (
-            "leaf signs a leaf",
-            AUTHORITY.document(
-                cabundle=[*AUTHORITY.fields()["cabundle"], AUTHORITY.fields()["certificate"]],
-                certificate=OTHER.fields()["certificate"],
-                signer=OTHER.keys[-1],
-            ),
-            "certificate",
-            "",
-        ),
-        (
             "from the future",
             AUTHORITY.document(timestamp=int(AT.timestamp() * 1000) + 60_000),
             "timestamp",
             "after",
         ),
-        ("enclave says it is a TPM", AUTHORITY.document(module_id="i-01-tpm0"), "module_id", "not that of"),
+        ("enclave says it is a TPM", AUTHORITY.document(module_id="i-01-tpm0"), "module_id", "not one of"),
         ("no certificate", AUTHORITY.document(certificate=b"junk"), "certificate", "cannot be read"),
         ("junk in the bundle", AUTHORITY.document(cabundle=[b"junk"]), "certificate", "cannot be read"),
     ],
@@ -171,13 +177,76 @@ def test_what_does_not_hold_is_not_verified(attack, data, where, says):
     assert any(problem.where == where and says in problem.what for problem in verdict.problems)
 
 
+def issued(depth: int, **changes: Any) -> bytes:
+    """A document under another leaf, which the certificate at `depth` issued."""
+    leaf, key = AUTHORITY.below(depth, **changes)
+    bundle = [one.public_bytes(Encoding.DER) for one in AUTHORITY.certificates[: depth + 1]]
+    return AUTHORITY.document(certificate=leaf, cabundle=bundle, signer=key)
+
+
+def test_another_leaf_of_the_instance_is_as_good():
+    assert judged(issued(3)).verified
+
+
+@pytest.mark.parametrize(
+    ("attack", "data", "says"),
+    [
+        ("leaf issues a leaf", issued(4), "cA must be asserted"),
+        ("leaf issues a CA", issued(4, ca=True), ""),
+        ("CA in the place of the leaf", issued(3, ca=True, usage="digital_signature"), "of a CA"),
+        ("leaf for certificates", issued(3, usage="key_cert_sign"), "digitalSignature"),
+        ("leaf for nothing", issued(3, usage=None), ""),
+        ("leaf before its time", issued(3, since=AT + timedelta(minutes=1)), "is valid from"),
+        ("leaf after its time", issued(3, until=AT - timedelta(minutes=1)), "is valid from"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_rules_of_the_chain(attack, data, says):
+    (problem,) = judged(data).problems
+    assert problem.where == "certificate"
+    assert says in problem.what
+
+
+def test_a_ca_whose_key_is_not_for_certificates_issues_nothing():
+    made = Authority.new(ca_usage="crl_sign")
+    (problem,) = judged(made.document(), roots=made.roots).problems
+    assert "keyCertSign" in problem.what
+
+
+def test_a_leaf_on_another_curve_signs_nothing():
+    leaf, key = AUTHORITY.below(3, curve=ec.SECP256R1())
+    verdict = judged(AUTHORITY.document(certificate=leaf, signer=key))
+    assert any("not on P-384" in problem.what for problem in verdict.problems)
+
+
+def test_a_maze_of_certificates_ends_soon():
+    maze = Authority.new(name="maze").maze(width=4, depth=6)
+    bundle = [AUTHORITY.fields()["cabundle"][0], *maze[1:]]
+    (problem,) = [
+        one
+        for one in judged(AUTHORITY.document(certificate=maze[0], cabundle=bundle)).problems
+        if one.where == "certificate"
+    ]
+    assert "validation failed" in problem.what
+
+
+def test_names_of_foreign_certificates_do_not_reach_the_terminal_as_they_are():
+    hostile = Authority.new(name="root\x1b[2J\u202e")
+    verdict = judged(hostile.document(module_id="i-\x1b[2J"))
+    assert not verdict.verified
+    shown = [*verdict.chain, *(problem.what for problem in verdict.problems)]
+    assert all(text.isprintable() for text in shown)
+
+
 def test_registers_of_another_digest_are_not_what_kms_compares():
     values = AUTHORITY.fields(digest="SHA256", pcrs={0: b"\x01" * 32})
     verdict = judged(AUTHORITY.sign(encoded(values)))
     assert [problem.where for problem in verdict.problems] == ["digest"]
 
 
-@pytest.mark.parametrize(("shown", "asked"), [(b"old", b"new"), (None, b"new"), (b"", b"new")])
+@pytest.mark.parametrize(
+    ("shown", "asked"), [(b"old", b"new"), (None, b"new"), (b"", b"new"), (b"", b""), (b"newer", b"new")]
+)
 def test_a_replayed_document_does_not_answer_the_challenge(shown, asked):
     verdict = judged(AUTHORITY.document(nonce=shown), nonce=asked)
     assert [problem.where for problem in verdict.problems] == ["nonce"]
@@ -196,6 +265,10 @@ def test_all_problems_at_once():
 
 
 # Bytes that are no document.
+
+
+# A tag for a positive number, then its 3,000 bytes: Python refuses to print it.
+HUGE = b"\xc2" + cbor2.dumps(b"\xff" * 3000)
 
 
 @pytest.mark.parametrize(
@@ -235,6 +308,9 @@ def test_all_problems_at_once():
             AUTHORITY.sign(encoded(AUTHORITY.fields(certificate=b"x" * 1025))),
             "certificate",
         ),
+        ("empty key", AUTHORITY.document(public_key=b""), "public_key"),
+        ("payload beyond 16 KiB", AUTHORITY.sign(bytes(16 * 1024 + 1)), "payload"),
+        ("megabytes", AUTHORITY.document(cabundle=[b"x" * 1024] * 2000), ""),
         ("huge user data", AUTHORITY.sign(encoded(AUTHORITY.fields(user_data=b"x" * 513))), "user_data"),
         ("nonce is text", AUTHORITY.sign(encoded(AUTHORITY.fields(nonce="x"))), "nonce"),
         ("signature cut", cbor2.dumps([*cbor2.loads(AUTHORITY.document())[:3], b"x" * 95]), "signature"),
@@ -248,6 +324,16 @@ def test_all_problems_at_once():
         ("deep nesting", b"\x84\x44\xa1\x01\x38\x22\xa0" + b"\x81" * 5000, "document"),
         ("huge length", b"\x84\x44\xa1\x01\x38\x22\xa0\x5b" + b"\xff" * 8, "document"),
         ("huge array", b"\x9b" + b"\xff" * 8, "document"),
+        ("number without bound as a field", AUTHORITY.sign(b"\xa1" + HUGE + b"\x00"), "payload"),
+        (
+            "number without bound as a register",
+            AUTHORITY.sign(b"\xa1\x64pcrs\xa1" + HUGE + b"\x00"),
+            "payload",
+        ),
+        ("decimal of billions of digits", AUTHORITY.sign(b"\xc4\x82\x1a\x7f\xff\xff\xff\x01"), "payload"),
+        ("list that holds itself", AUTHORITY.sign(b"\xd8\x1c\x81\xd8\x1d\x00"), "payload"),
+        ("described as CBOR by a tag", b"\xd9\xd9\xf7" + AUTHORITY.document(), "document"),
+        ("tagged twice", b"\xd2" + AUTHORITY.document(tagged=True), "document"),
         ("nothing", b"", "document"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -261,10 +347,10 @@ def test_what_is_no_document_is_refused_by_its_field(mistake, data, where):
 WHOLE = AUTHORITY.document(nonce=b"n", public_key=recipient())
 
 
-@pytest.mark.parametrize("length", range(0, len(WHOLE), 7))
-def test_a_cut_document_is_refused(length):
-    with pytest.raises(MalformedEvidence):
-        judged(WHOLE[:length])
+def test_a_document_cut_anywhere_is_refused():
+    for length in range(len(WHOLE)):
+        with pytest.raises(MalformedEvidence):
+            judged(WHOLE[:length])
 
 
 @given(st.integers(0, len(WHOLE) * 8 - 1))
@@ -274,6 +360,18 @@ def test_a_flipped_bit_is_never_verified(bit):
     damaged[bit // 8] ^= 1 << bit % 8
     with contextlib.suppress(MalformedEvidence):
         assert not judged(bytes(damaged)).verified
+
+
+@given(st.integers(0, 8 * 1024 - 1), st.sampled_from([0, 1, 2, 3, 4]))
+@settings(max_examples=300, deadline=None)
+def test_a_certificate_with_a_flipped_bit_under_a_signature_that_holds_is_never_verified(bit, depth):
+    damaged = [bytearray(one.public_bytes(Encoding.DER)) for one in AUTHORITY.certificates]
+    bit %= len(damaged[depth]) * 8
+    damaged[depth][bit // 8] ^= 1 << bit % 8
+    *bundle, leaf = (bytes(one) for one in damaged)
+    verdict = judged(AUTHORITY.document(cabundle=bundle, certificate=leaf))
+    assert not verdict.verified
+    assert {problem.where for problem in verdict.problems} <= {"certificate", "cabundle[0]", "signature"}
 
 
 values = st.recursive(
@@ -291,6 +389,16 @@ def test_any_value_in_any_field_is_judged_or_refused(name, value):
     with contextlib.suppress(MalformedEvidence):
         verdict = judged(AUTHORITY.sign(encoded(AUTHORITY.fields(**{name: value}))))
         assert verdict.verified or verdict.problems
+
+
+@given(st.integers(0, 400) | st.integers(0, 2**64 - 1), values)
+@settings(max_examples=200, deadline=None)
+def test_a_tag_is_refused_wherever_it_stands(number, value):
+    tagged = cbor2.dumps(cbor2.CBORTag(number, 0))[:-1] + cbor2.dumps(value)
+    fields = encoded(AUTHORITY.fields(nonce=...), indefinite=True)[:-1]
+    for payload in (tagged, fields + cbor2.dumps("nonce") + tagged + b"\xff", fields + tagged + b"\x00\xff"):
+        with pytest.raises(MalformedEvidence):
+            judged(AUTHORITY.sign(payload))
 
 
 @given(st.binary(max_size=300))

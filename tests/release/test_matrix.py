@@ -13,8 +13,8 @@ from samples import ALL_STACKS, changed, lock, put, shipped, stack
 from snapshots_made import matrix_of
 
 from jewelhouse.cli.matrix import of
-from jewelhouse.model import Cloud, GcpAccount, Measurements, Platform, Proof, Tee
 from jewelhouse.model import AttestedKey as Key
+from jewelhouse.model import Cloud, GcpAccount, Measurements, Platform, Proof, Tee
 from jewelhouse.release.policy import Gate, ReleasePolicy
 from jewelhouse.release.proofs import State
 from jewelhouse.settings import parse
@@ -63,8 +63,11 @@ def test_the_json_form_holds_every_cell_and_survives_json(made):
     assert {(cell["stage"], cell["artifact"]) for cell in printed["cells"]} == set(found.cells)
     for cell in printed["cells"]:
         assert set(cell["proofs"]) == {proof.value for proof in Proof}
-        assert {one["state"] for one in cell["proofs"].values()} <= {state.value for state in State}
-        assert all(one["note"] for one in cell["proofs"].values())
+        assert set(cell["proofs"].values()) <= {state.value for state in State}
+        weakened = {proof for proof, state in cell["proofs"].items() if state == State.WEAKENED}
+        assert set(cell.get("weakened", {})) == weakened
+    assert set(printed["notes"]) == {made.key.platform.value}
+    assert all(printed["notes"][made.key.platform.value][proof] for proof in Proof)
 
 
 def test_a_stage_without_a_gate_has_no_cell():
@@ -108,10 +111,14 @@ def test_the_state_of_a_proof(changes, proof, state):
 
 
 def test_a_roll_out_shows_both_images():
-    cell = matrix_of([policy(gate(measurements=(ONE, TWO)))]).cell("serve", "base")
+    found = matrix_of([policy(gate(measurements=(ONE, TWO)))])
+    cell = found.cell("serve", "base")
     assert cell is not None
     assert cell.rolling
-    assert cell.json()["measurements"] == [dict(ONE.values), dict(TWO.values)]
+    assert cell.images == (ONE, TWO)
+    (stage,) = found.json()["stages"]
+    assert stage["measurements"] == [dict(ONE.values), dict(TWO.values)]
+    assert stage["rolling"] is True
 
 
 def test_one_image_is_no_roll_out():
@@ -130,9 +137,8 @@ def test_values_that_nobody_built_are_named():
 
 def test_the_end_of_a_licence_is_in_the_cell():
     end = datetime(2027, 1, 1, tzinfo=UTC)
-    cell = matrix_of([policy(gate(not_after=end))]).cell("serve", "base")
-    assert cell is not None
-    assert cell.json()["until"] == "2027-01-01T00:00:00Z"
+    (cell,) = matrix_of([policy(gate(not_after=end))]).json()["cells"]
+    assert cell["until"] == "2027-01-01T00:00:00Z"
 
 
 @pytest.mark.parametrize("name", ALL_STACKS)

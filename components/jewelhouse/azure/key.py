@@ -123,7 +123,8 @@ class AttestedKey(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: AttestedKeyArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("jewelhouse:azure:AttestedKey", name, {}, opts)
-        lint.refuse([Document(name=name, cloud=Cloud.AZURE, body=args.document)])
+        disk = args.operations is DISK_KEY_OPERATIONS
+        lint.refuse([Document(name=name, cloud=Cloud.AZURE, body=args.document, disk=disk)])
         _check(name, args)
         key = keyvault.Key(
             f"{name}-key-{fingerprint(args)}",

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 import jewelhouse
-from jewelhouse.cli import doctor, evidence, lifecycle, release, sandbox
+from jewelhouse.cli import doctor, evidence, image, lifecycle, release, sandbox
 from jewelhouse.errors import JewelhouseError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(lifecycle.app, name="lifecycle")
 app.add_typer(release.app, name="release")
 app.add_typer(evidence.app, name="evidence")
+app.add_typer(image.app, name="image")
 
 
 def _version(shown: bool) -> None:

@@ -99,7 +99,7 @@ def print_verdict(verdict: Verdict, at: str, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(verdict.json(), indent=2))
         return
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     what, signer = ROLES[verdict.kind]
     console.print(f"[bold]{what}[/] ({verdict.kind}), {signer}")
     own = ", its own time and not now" if at == "evidence" else ""

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +26,9 @@ from jewelhouse.release import compiler, documents
 from jewelhouse.release.documents import Document
 from jewelhouse.release.evaluate import Decision, Request, evaluate
 from jewelhouse.release.evaluate.explain import explain
-from jewelhouse.release.lint import Finding, Severity, lint
+from jewelhouse.release.lint import Finding, Severity, everywhere, lint
+from jewelhouse.release.lint.everywhere import Deployment
+from jewelhouse.yamlpath import suggestion
 
 KindOption = Annotated[Cloud | None, typer.Option("--kind", help="What the document must be.")]
 COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "blue"}
@@ -33,8 +36,13 @@ COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "bl
 
 def evaluate_policy(
     policy: Annotated[
-        Path, typer.Option("--policy", "-p", help="Native policy document; - for standard input.")
-    ],
+        Path | None, typer.Option("--policy", "-p", help="Native policy document; - for standard input.")
+    ] = None,
+    stack: StackOption = None,
+    file: FileOption = None,
+    key: Annotated[
+        str | None, typer.Option("--key", "-k", help="Key of the stack, in the place of --policy.")
+    ] = None,
     evidence: Annotated[
         Path | None, typer.Option("--evidence", "-e", help="Evidence; without it a call that shows none.")
     ] = None,
@@ -64,7 +72,9 @@ def evaluate_policy(
     as_json: JsonOption = False,
 ) -> None:
     """Say whether a key would be released to evidence, and which clause decided. Exit 0 release, 1 deny."""
-    document = documents.read(content(policy), str(policy), kind)
+    if (policy is None) == (key is None):
+        raise JewelhouseError("name one policy: --policy FILE, or --key with --stack", where="--policy")
+    document = documents.read(content(policy), str(policy), kind) if policy else _of_key(key, stack, file)
     verdict = appraised(evidence, endorsements, at, challenge) if evidence is not None else None
     now = verdict.at if verdict is not None else time_of(at)
     if now is None:
@@ -97,18 +107,40 @@ def lint_policies(
 ) -> None:
     """Find what is wrong with release policies: files, or the documents of a stack. Exit 1 on an error."""
     found = [documents.read(content(path), str(path), kind) for path in files or ()]
+    findings: list[Finding] = []
     if stack is not None or file is not None or not found:
+        lifecycle = chosen(stack, file)
+        policies = graph.release_policies(lifecycle)
         found += [
             Document(name=key.name, cloud=key.cloud, body=compiler.compile(policy))
-            for key, policy in graph.release_policies(chosen(stack, file)).items()
+            for key, policy in policies.items()
         ]
-    findings = [finding for document in found for finding in lint(document)]
+        deployment = Deployment(
+            policies=tuple(policies.values()),
+            images={name: lifecycle.image(stage) for name, stage in lifecycle.stages.items() if stage.opens},
+            weakened=graph.weakenings(lifecycle),
+            now=datetime.now(UTC),
+        )
+        findings += everywhere.lint(deployment)
+    findings += [finding for document in found for finding in lint(document)]
+    findings.sort(key=lambda finding: list(Severity).index(finding.rule.severity))
     if as_json:
         typer.echo(json.dumps({"findings": [finding.json() for finding in findings]}, indent=2))
     else:
         _print_findings(findings, len(found))
     if any(finding.rule.severity is Severity.ERROR for finding in findings):
         sys.exit(1)
+
+
+def _of_key(name: str | None, stack: str | None, file: Path | None) -> Document:
+    """The compiled document of a stack's key."""
+    policies = {key.name: policy for key, policy in graph.release_policies(chosen(stack, file)).items()}
+    if name not in policies:
+        raise JewelhouseError(
+            f"there is no key {name}", where="--key", remedy=suggestion(name or "", policies)
+        )
+    policy = policies[name]
+    return Document(name=name, cloud=policy.key.cloud, body=compiler.compile(policy))
 
 
 def _context(pairs: Iterable[str]) -> Mapping[str, tuple[str, ...]]:
@@ -139,7 +171,7 @@ def _list(path: Path, name: str) -> list[Mapping[str, Any]]:
 
 
 def _print_decision(decision: Decision, *, own_time: bool) -> None:
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     word = "[green]release[/]" if decision.released else "[red]deny[/]"
     own = ", the evidence's own time and not now" if own_time else ""
     console.print(f"{word} at {moment(decision.at)}{own}")

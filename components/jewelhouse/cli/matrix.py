@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from jewelhouse import lifecycle as graph
-from jewelhouse.cli.lifecycle import FileOption, JsonOption, StackOption, chosen
+from jewelhouse.cli.lifecycle import FileOption, JsonOption, StackOption, chosen, wide_console
 from jewelhouse.errors import JewelhouseError
 from jewelhouse.model import Lifecycle
 from jewelhouse.release import show
@@ -49,11 +49,14 @@ def show_matrix(
     found = of(chosen(stack, file))
     form = Format.JSON if as_json else form
     if form is Format.TABLE and out is None:
-        console = Console(highlight=False)
+        console = wide_console()
         for name in found.weakened:
-            console.print(f"[red]weakened by {name}[/]")
-        console.print(show.table(found))
+            console.print(f"[red]! weakened by {name}[/]")
+        for table in show.tables(found, console.width):
+            console.print(table)
         console.print(show.legend())
+        for note in show.notes(found):
+            console.print(note)
         return
     if form is Format.TABLE:
         raise JewelhouseError(

@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from jewelhouse.model import Proof
 from jewelhouse.release import words
+from jewelhouse.release.difference import Change, Difference, Kind
 from jewelhouse.release.facts import Opening
+from jewelhouse.release.openings import Nearest, Within, order
 from jewelhouse.release.proofs import State
 from jewelhouse.release.snapshots import KeyView, Snapshot
 
@@ -27,90 +27,6 @@ RANK: Mapping[State, int] = {
     State.NOT_NEEDED: 1,
     State.ENFORCED: 1,
 }
-
-
-class Kind(StrEnum):
-    """What kind of thing changed."""
-
-    IMAGE = "image"
-    OPENS = "opens"
-    LESS_PROOF = "less-proof"
-    LONGER = "longer"
-    ASKS = "asks"
-    CLOSED = "closed"
-    PROOF_LOST = "proof-lost"
-    PROOF_GAINED = "proof-gained"
-    POWER_GAINED = "power-gained"
-    POWER_LOST = "power-lost"
-    OWNER = "owner"
-    WEAKENED = "weakened"
-    STRENGTHENED = "strengthened"
-    NEW_KEY = "new-key"
-    GONE_KEY = "gone-key"
-    NEW_ARTIFACT = "new-artifact"
-    GONE_ARTIFACT = "gone-artifact"
-    UNDECIDED = "undecided"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Change:
-    """One difference. `key` is empty for what concerns the whole stack. `wider`: something becomes weaker or
-    more open; `unsure`: it cannot be decided whether it does. `details` say more, a line each."""
-
-    kind: Kind
-    what: str
-    key: str = ""
-    artifact: str = ""
-    details: tuple[str, ...] = ()
-    wider: bool = False
-    unsure: bool = False
-
-    def json(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind.value,
-            "key": self.key,
-            "artifact": self.artifact,
-            "what": self.what,
-            "details": list(self.details),
-            "wider": self.wider,
-            "unsure": self.unsure,
-        }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """Everything that differs, the dangerous first. `renamed`: artifacts that are only called otherwise."""
-
-    before: str
-    after: str
-    changes: tuple[Change, ...]
-    renamed: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def wider(self) -> bool:
-        return any(change.wider and not change.unsure for change in self.changes)
-
-    @property
-    def unsure(self) -> bool:
-        return any(change.unsure for change in self.changes)
-
-    @property
-    def verdict(self) -> str:
-        """`wider` (certainly), `undecided`, `narrower` or otherwise no wider, `equal`."""
-        if self.wider:
-            return "wider"
-        if self.unsure:
-            return "undecided"
-        return "not wider" if self.changes else "equal"
-
-    def json(self) -> dict[str, Any]:
-        return {
-            "before": self.before,
-            "after": self.after,
-            "verdict": self.verdict,
-            "renamed": [list(pair) for pair in self.renamed],
-            "changes": [change.json() for change in self.changes],
-        }
 
 
 def diff(before: Snapshot, after: Snapshot) -> Difference:
@@ -126,40 +42,6 @@ def diff(before: Snapshot, after: Snapshot) -> Difference:
         changes=tuple(found),
         renamed=tuple(sorted({pair for pair in comparison.artifacts.items() if pair[0] != pair[1]})),
     )
-
-
-class Within:
-    """Looks up whether an opening lies within one of many, without trying all of them.
-
-    An opening lies within another only if it has all of its claims, so each is filed under the one of its
-    claims that the fewest others have.
-    """
-
-    def __init__(self, openings: Iterable[Opening]) -> None:
-        self.openings = tuple(openings)
-        self.exact = frozenset(self.openings)
-        self._filed: dict[tuple[str, str | None], list[Opening]] | None = None
-
-    def holds(self, opening: Opening) -> bool:
-        if opening in self.exact:
-            return True
-        return any(opening.within(other) for other in self._candidates(opening))
-
-    def _candidates(self, opening: Opening) -> Iterator[Opening]:
-        if self._filed is None:
-            often = Counter(claim for one in self.openings for claim in _claims(one))
-            self._filed = defaultdict(list)
-            for one in self.openings:
-                self._filed[min(_claims(one), key=lambda claim: (often[claim], claim[0]))].append(one)
-        for path, value in _claims(opening):
-            yield from self._filed.get((path, value), ())
-            if value is not None:
-                yield from self._filed.get((path, None), ())
-
-
-def _claims(opening: Opening) -> list[tuple[str, str | None]]:
-    """The claims with the one that every opening has."""
-    return [("", ""), *opening.claims.items()]
 
 
 class _Comparison:
@@ -260,11 +142,11 @@ class _Comparison:
         before, after = Within(old.facts.openings), Within(new.facts.openings)
         added = [one for one in new.facts.openings if not before.holds(one)]
         lost = [one for one in old.facts.openings if not after.holds(one)]
-        nearest = _Nearest(old.facts.openings) if added else None
-        for opening in sorted(added, key=_order):
+        nearest = Nearest(old.facts.openings) if added else None
+        for opening in sorted(added, key=order):
             assert nearest is not None
             yield self._widened(opening, nearest.to(opening), frozenset(lost), old, new, unsure=unsure)
-        for opening in sorted(lost, key=_order):
+        for opening in sorted(lost, key=order):
             yield Change(
                 kind=Kind.CLOSED,
                 what=f"{words.opened(opening, old, self.before)} can no longer open it",
@@ -390,7 +272,7 @@ class _Comparison:
             key = self.new[name]
             siblings = earlier.get(names.get(key.artifact, key.artifact), [])
             place: dict[str, Any] = {"key": name, "artifact": key.artifact}
-            who = tuple(words.opened(one, key, self.after) for one in sorted(key.facts.openings, key=_order))
+            who = tuple(words.opened(one, key, self.after) for one in sorted(key.facts.openings, key=order))
             if not siblings:
                 yield Change(
                     kind=Kind.NEW_ARTIFACT, what="a new artifact; who may open it:", details=who, **place
@@ -399,7 +281,7 @@ class _Comparison:
             alike = [one for one in siblings if one.cloud is key.cloud and one.owner == key.owner]
             before = Within(opening for one in alike for opening in one.facts.openings)
             powers = frozenset(power for one in alike for power in one.facts.powers)
-            added = [one for one in sorted(key.facts.openings, key=_order) if not before.holds(one)]
+            added = [one for one in sorted(key.facts.openings, key=order) if not before.holds(one)]
             asked = {account for one in alike for account in one.askers.values()}
             askers = [stage for stage, account in sorted(key.askers.items()) if account not in asked]
             details = [f"{words.opened(one, key, self.after)} may newly open it" for one in added]
@@ -428,41 +310,13 @@ class _Comparison:
             siblings = later.get(self.artifacts.get(key.artifact, key.artifact), [])
             place: dict[str, Any] = {"key": name, "artifact": key.artifact}
             after = Within(opening for one in siblings for opening in one.facts.openings)
-            lost = [one for one in sorted(key.facts.openings, key=_order) if not after.holds(one)]
+            lost = [one for one in sorted(key.facts.openings, key=order) if not after.holds(one)]
             yield Change(
                 kind=Kind.GONE_KEY if siblings else Kind.GONE_ARTIFACT,
                 what=f"the key is gone{'' if siblings else ', and the artifact with it'}",
                 details=tuple(f"{words.opened(one, key, self.before)} can no longer open it" for one in lost),
                 **place,
             )
-
-
-class _Nearest:
-    """The opening of before that one of after most likely came from."""
-
-    def __init__(self, openings: Iterable[Opening]) -> None:
-        self._people: dict[tuple[str | None, str | None], list[Opening]] = defaultdict(list)
-        self._claims: dict[frozenset[tuple[str, str | None]], list[Opening]] = defaultdict(list)
-        self._alone: list[Opening] = []
-        for one in openings:
-            self._people[_person(one)].append(one)
-            self._claims[frozenset(one.claims.items())].append(one)
-            self._alone.append(one)
-
-    def to(self, opening: Opening) -> Opening | None:
-        """Of the same person, else with the same evidence; None where nobody like it could open."""
-        near = self._people.get(_person(opening)) or self._claims.get(frozenset(opening.claims.items()))
-        if not near and opening.claims.get(words.ACCOUNT) is None:
-            # Nobody in particular any more: what it asks for tells where it came from.
-            near = self._alone
-        if not near:
-            return None
-        items = set(opening.claims.items())
-        return max(near, key=lambda one: (len(items & set(one.claims.items())), _order(one)))
-
-
-def _person(opening: Opening) -> tuple[str | None, str | None]:
-    return opening.principal, opening.claims.get(words.ACCOUNT)
 
 
 def _by_artifact(keys: Iterable[KeyView]) -> dict[str, list[KeyView]]:
@@ -483,15 +337,6 @@ def _sameness(key: KeyView) -> Any:
         _text(key.document) if key.facts.undecided else "",
         frozenset(Counter(key.askers.values()).items()),
         frozenset(Counter(frozenset(proofs.items()) for proofs in key.proofs.values()).items()),
-    )
-
-
-def _order(opening: Opening) -> tuple[Any, ...]:
-    until = opening.until.isoformat() if opening.until else ""
-    return (
-        opening.principal or "",
-        tuple((path, value or "") for path, value in opening.claims.items()),
-        until,
     )
 
 

@@ -336,22 +336,53 @@ def _openings(
                 yield found, until, None
 
 
-def gathered(found: Iterable[tuple[Alternative, datetime | None, str | None]]) -> frozenset[Opening]:
+# Above this many alternatives they stay as they are: as exact, but not in their shortest form.
+NEEDLESS = 256
+Found = tuple[Alternative, datetime | None, str | None]
+
+
+def gathered(found: Iterable[Found]) -> frozenset[Opening]:
     """Openings from alternatives, ends and principals, without those that lie within others."""
     distinct = set(found)
+    adding = [
+        one for one in distinct if not any(other is not one and _within(one, other) for other in distinct)
+    ]
+    return reduced(_opening(*one) for one in _without_needless(adding))
 
-    def adds(one: tuple[Alternative, datetime | None, str | None]) -> bool:
-        clauses_of, until, principal = one
-        return not any(
-            other is not one
-            and who in (principal, "*")
-            and more <= clauses_of
-            and (end is None or (until is not None and until <= end))
-            for other in distinct
-            for more, end, who in (other,)
-        )
 
-    return reduced(_opening(*one) for one in distinct if adds(one))
+def _within(one: Found, other: Found) -> bool:
+    """Whether everything that passes by `one` passes by `other` too."""
+    clauses_of, until, principal = one
+    more, end, who = other
+    return (
+        who in (principal, "*")
+        and more <= clauses_of
+        and (end is None or (until is not None and until <= end))
+    )
+
+
+def _without_needless(found: Iterable[Found]) -> list[Found]:
+    """Alternatives without a `not has` whose other case opens as well.
+
+    An attribute that is mapped by `a in accounts ? 'one' : b in accounts ? 'two' : ...` admits the second with
+    `not a` alone. Where `a` with all the rest opens too, whether `a` holds decides nothing.
+    """
+    made = sorted(found, key=lambda one: (len(one[0]), sorted(one[0])))
+    if len(made) > NEEDLESS:
+        return made
+    again = True
+    while again:
+        again = False
+        for index, (clauses_of, until, principal) in enumerate(made):
+            for clause in [one for one in clauses_of if one.relation == "not has"]:
+                rest = clauses_of - {clause}
+                case = rest | {Clause(clause.path, "has", clause.value)}
+                # Without another value in the list it could be absent, which is an error and so no release.
+                listed = any(one.path == clause.path and one.relation == "has" for one in rest)
+                if listed and any(_within((case, until, principal), other) for other in made):
+                    made[index], again = (rest, until, principal), True
+                    break
+    return made
 
 
 def _opening(found: Alternative, until: datetime | None, principal: str | None) -> Opening:

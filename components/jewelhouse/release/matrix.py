@@ -10,15 +10,17 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
+from operator import itemgetter
 from typing import Any
 
 from jewelhouse.evidence.verdict import moment
 from jewelhouse.model import Image, Measurements, Platform, Proof
 from jewelhouse.release.policy import Gate, ReleasePolicy
-from jewelhouse.release.proofs import State, Status, of_gate
+from jewelhouse.release.proofs import State, Status, of_gate, possible
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Cell:
     """One stage at one artifact. `images` holds what may open it: more than one while an image rolls out.
     `declared` says that these values were written by hand and no build stands behind them."""
@@ -41,22 +43,13 @@ class Cell:
     def rolling(self) -> bool:
         return len(self.images) > 1
 
-    def json(self) -> dict[str, Any]:
-        return {
-            "stage": self.stage,
-            "artifact": self.artifact,
-            "key": self.key,
-            "platform": self.platform.value,
-            "image": self.image,
-            "measurements": [dict(values.values) for values in self.images],
-            "declared": self.declared,
-            "rolling": self.rolling,
-            "until": moment(self.until),
-            "proofs": {
-                proof.value: {"state": status.state.value, "note": status.note}
-                for proof, status in self.proofs.items()
-            },
-        }
+
+def _proven(proofs: Mapping[Proof, Status]) -> dict[str, Any]:
+    weakened = {
+        proof.value: status.note for proof, status in proofs.items() if status.state is State.WEAKENED
+    }
+    found = {"proofs": {proof.value: status.state.value for proof, status in proofs.items()}}
+    return {**found, "weakened": weakened} if weakened else found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,17 +63,62 @@ class Matrix:
     weakened: tuple[str, ...] = ()
     declared: tuple[str, ...] = field(default=())
 
+    @property
+    def platforms(self) -> tuple[Platform, ...]:
+        """The platforms of the cells; what each proves, and how, is the same in all of its cells."""
+        used = {cell.platform for cell in self.cells.values()}
+        return tuple(platform for platform in Platform if platform in used)
+
     def cell(self, stage: str, artifact: str) -> Cell | None:
         return self.cells.get((stage, artifact))
 
+    def row(self, stage: str) -> Cell | None:
+        """Any cell of a stage: what it says about image and platform is the same in all of them."""
+        return self.rows.get(stage)
+
+    @cached_property
+    def rows(self) -> Mapping[str, Cell]:
+        return {cell.stage: cell for cell in self.cells.values()}
+
     def json(self) -> dict[str, Any]:
+        """What belongs to a stage stands with the stage: cells are many.
+
+        `notes`: per platform how a proof is enforced or what to choose instead. `weakened` says why.
+        """
+        alike = {id(cell.proofs): cell.proofs for cell in self.cells.values()}
+        proven = {number: _proven(proofs) for number, proofs in alike.items()}
+        rows = self.rows
         return {
             "lifecycle": self.name,
-            "stages": list(self.stages),
-            "artifacts": list(self.artifacts),
             "weakened": list(self.weakened),
             "declared-images": list(self.declared),
-            "cells": [self.cells[place].json() for place in sorted(self.cells)],
+            "stages": [
+                {
+                    "name": name,
+                    "platform": rows[name].platform.value,
+                    "image": rows[name].image,
+                    "measurements": [dict(values.values) for values in rows[name].images],
+                    "declared": rows[name].declared,
+                    "rolling": rows[name].rolling,
+                }
+                for name in self.stages
+                if name in rows
+            ],
+            "artifacts": list(self.artifacts),
+            "notes": {
+                platform.value: {proof.value: possible(platform, proof).note for proof in Proof}
+                for platform in self.platforms
+            },
+            "cells": [
+                {
+                    "stage": cell.stage,
+                    "artifact": cell.artifact,
+                    "key": cell.key,
+                    "until": moment(cell.until),
+                    **proven[id(cell.proofs)],
+                }
+                for _, cell in sorted(self.cells.items(), key=itemgetter(0))
+            ],
         }
 
 
@@ -95,8 +133,9 @@ def matrix(
 ) -> Matrix:
     """The matrix of a lifecycle. `stages` and `artifacts` in the order to show; `images` by stage."""
     cells = {
-        (gate.stage, policy.artifact): _cell(policy, gate, images[gate.stage])
+        (gate.stage, policy.artifact): _cell(policy, gate, key, images[gate.stage])
         for policy in policies
+        for key in (policy.key.name,)
         for gate in policy.gates
     }
     return Matrix(
@@ -109,11 +148,11 @@ def matrix(
     )
 
 
-def _cell(policy: ReleasePolicy, gate: Gate, image: Image) -> Cell:
+def _cell(policy: ReleasePolicy, gate: Gate, key: str, image: Image) -> Cell:
     return Cell(
         stage=gate.stage,
         artifact=policy.artifact,
-        key=policy.key.name,
+        key=key,
         platform=gate.platform,
         proofs=of_gate(policy, gate),
         image=image.name,

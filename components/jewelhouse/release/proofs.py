@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from importlib import import_module
 from types import MappingProxyType
 
@@ -30,6 +31,7 @@ class Status:
     note: str
 
 
+@cache
 def possible(platform: Platform, proof: Proof) -> Status:
     """What the key service of a platform can do about a proof at all."""
     if proof is Proof.OWNER_APART:
@@ -42,11 +44,16 @@ def possible(platform: Platform, proof: Proof) -> Status:
 
 def of_gate(policy: ReleasePolicy, gate: Gate) -> Mapping[Proof, Status]:
     """The state of every proof for one gate of a policy."""
-    found = {proof: possible(gate.platform, proof) for proof in Proof}
-    if gate.gpu is None:
+    shared = gate.account.boundary if policy.owner.boundary == gate.account.boundary else None
+    return _states(gate.platform, gate.gpu is not None, shared)
+
+
+@cache
+def _states(platform: Platform, gpu: bool, shared: str | None) -> Mapping[Proof, Status]:
+    """One value for all gates that are alike: a matrix has thousands of them."""
+    found = {proof: possible(platform, proof) for proof in Proof}
+    if not gpu:
         found[Proof.GPU] = Status(State.NOT_NEEDED, "the stage has no GPU")
-    if policy.owner.boundary == gate.account.boundary:
-        found[Proof.OWNER_APART] = Status(
-            State.WEAKENED, f"allow-same-owner: key and stage share {gate.account.boundary}"
-        )
+    if shared is not None:
+        found[Proof.OWNER_APART] = Status(State.WEAKENED, f"allow-same-owner: key and stage share {shared}")
     return MappingProxyType(found)

@@ -86,8 +86,8 @@ def _exported(resources: Any) -> Iterator[Resource]:
 def _planned(plans: Any) -> Iterator[Resource]:
     for urn, plan in plans.items():
         goal, state = plan.get("goal"), dict(plan.get("state") or {})
-        wanted: Mapping[str, Any] = goal or {}
-        changes = wanted.get("inputDiff") or {}
+        wanted: dict[str, Any] = goal or {}
+        changes: dict[str, Any] = wanted.get("inputDiff") or {}
         inputs = {**state.pop("__inputs", {}), **changes.get("adds", {}), **changes.get("updates", {})}
         for name in changes.get("deletes", ()):
             inputs.pop(name, None)

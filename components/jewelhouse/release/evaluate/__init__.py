@@ -6,11 +6,13 @@ literal yes. Unverified evidence is denied whatever it claims.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 
 from jewelhouse.evidence.verdict import Verdict
 from jewelhouse.release.documents import Document
 from jewelhouse.release.evaluate.decision import Decision, Reason, Request, denied
+from jewelhouse.release.evaluate.proven import proven
 
 __all__ = ["Decision", "Reason", "Request", "denied", "evaluate"]
 
@@ -32,4 +34,9 @@ def evaluate(document: Document, verdict: Verdict | None, request: Request) -> D
             Reason(where="evidence", what="it could not be verified, so nothing that it claims counts"),
         )
     # Only the evaluator of the document's cloud is loaded: Google's CEL takes 50 MB.
-    return import_module(f"jewelhouse.release.evaluate.{document.cloud}").evaluate(document, verdict, request)
+    decision = import_module(f"jewelhouse.release.evaluate.{document.cloud}").evaluate(
+        document, verdict, request
+    )
+    if not decision.released:
+        return decision
+    return replace(decision, proofs=proven(document.cloud, verdict, decision.because))

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from jewelhouse.release.documents import Document
-
 
 class Severity(StrEnum):
     """error: somebody could have the key released who should not, or nobody ever could. warning: a weakening
@@ -29,7 +27,8 @@ class Hit:
     counterexample: Mapping[str, Any] | None = None
 
 
-Check = Callable[[Document], Iterator[Hit]]
+# Rules look at a document; those about a whole lifecycle at `everywhere.Deployment`.
+Check = Callable[[Any], Iterator[Hit]]
 
 
 @dataclass(frozen=True, kw_only=True)
