@@ -94,7 +94,7 @@ def test_a_failed_up_leaves_a_state_from_which_the_next_converges(engine: Callab
     run = engine()
     run.paths.world.mkdir(parents=True, exist_ok=True)
     (run.paths.world / "fail.json").write_text(
-        json.dumps({"type": "aws:s3/bucket:Bucket", "times": 2, "message": "InternalError: try again"})
+        json.dumps({"type": "aws:s3/bucket:Bucket", "times": 1, "message": "InternalError: try again"})
     )
     failed = run.operate("up", "prod-aws")
     assert not failed.ok

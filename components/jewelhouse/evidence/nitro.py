@@ -14,7 +14,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 
 import cbor2
 from cryptography import x509
@@ -145,7 +144,7 @@ def _chain(
     """The leaf, and the chain from it to the root as it was verified or, failing that, as it was sent."""
     try:
         leaf = x509.load_der_x509_certificate(document.certificate)
-        bundle = [_certificate(der) for der in document.bundle]
+        bundle = [x509.load_der_x509_certificate(der) for der in document.bundle]
         # Names and dates are read when they are asked for: damage in them shows here.
         sent = tuple(line(certificate) for certificate in (leaf, *reversed(bundle)))
         late = _expired(leaf, bundle, at)
@@ -207,12 +206,6 @@ _LEAF = (
     .may_be_present(x509.BasicConstraints, Criticality.AGNOSTIC, _is_no_authority)
     .require_present(x509.KeyUsage, Criticality.AGNOSTIC, _signs_documents)
 )
-
-
-@lru_cache(maxsize=64)
-def _certificate(der: bytes) -> x509.Certificate:
-    """Root and region certificates come again with every document."""
-    return x509.load_der_x509_certificate(der)
 
 
 def _expired(leaf: x509.Certificate, bundle: Sequence[x509.Certificate], at: datetime) -> str | None:

@@ -12,7 +12,6 @@ from importlib import import_module
 from jewelhouse.evidence.verdict import Verdict
 from jewelhouse.release.documents import Document
 from jewelhouse.release.evaluate.decision import Decision, Reason, Request, denied
-from jewelhouse.release.evaluate.proven import proven
 
 __all__ = ["Decision", "Reason", "Request", "denied", "evaluate"]
 
@@ -37,6 +36,8 @@ def evaluate(document: Document, verdict: Verdict | None, request: Request) -> D
     decision = import_module(f"jewelhouse.release.evaluate.{document.cloud}").evaluate(
         document, verdict, request
     )
-    if not decision.released:
+    if not decision.released or decision.proofs:
         return decision
+    # Only where something is released: lint of a sound document needs none of it.
+    proven = import_module("jewelhouse.release.evaluate.proven").proven
     return replace(decision, proofs=proven(document.cloud, verdict, decision.because))
