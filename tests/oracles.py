@@ -39,8 +39,8 @@ IAM = PROJECT / "tools" / "iam-oracle"
 
 
 def iam(simulations: list[dict[str, Any]]) -> list[Any]:
-    """Decisions of @cloud-copilot/iam-simulate, an evaluator of IAM by other hands. Its licence (AGPL) keeps it
-    out of everything that is shipped: it is fetched, by its locked digest, where tests run."""
+    """Decisions of @cloud-copilot/iam-simulate, an evaluator of IAM by other hands. Its licence (AGPL) keeps
+    it out of everything that is shipped: it is fetched, by its locked digest, where tests run."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         pytest.skip("the independent IAM evaluator needs Node 20 with npm")

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any
 
 import pytest
 import yaml
 from samples import ALL_STACKS, PROJECT
+
+sys.path.append(str(PROJECT / "tools"))
+
+import release_comment
+import release_diff
 
 WORKFLOWS = sorted((PROJECT / ".github/workflows").glob("*.yml"))
 FORKS_EXCLUDED = "github.event.pull_request.head.repo.full_name == github.repository"
@@ -28,14 +34,17 @@ def jobs() -> list[Any]:
     ]
 
 
-def test_both_workflows_are_there():
-    assert [path.stem for path in WORKFLOWS] == ["preview", "tests"]
+def test_the_workflows_are_there():
+    assert [path.stem for path in WORKFLOWS] == ["preview", "release-comment", "release-diff", "tests"]
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_code_of_strangers_never_runs_with_this_repositorys_rights(path):
     triggers = set(workflow(path)["on"])
-    assert triggers <= {"push", "pull_request", "workflow_dispatch"}
+    if path.stem == "release-comment":
+        assert triggers == {"workflow_run"}
+    else:
+        assert triggers <= {"push", "pull_request", "workflow_dispatch"}
     assert workflow(path)["permissions"] == {"contents": "read"}
 
 
@@ -51,6 +60,8 @@ def test_only_own_branches_may_ask_for_credentials(flow, job):
     if rights.get("id-token") == "write":
         assert FORKS_EXCLUDED in " ".join(job["if"].split())
         assert job["environment"], "credentials are bound to an environment"
+    elif "workflow_run" in flow["on"]:
+        assert rights == {"contents": "read", "actions": "read", "pull-requests": "write"}
     else:
         assert rights == {"contents": "read"}
         assert not any("pulumi/actions" in str(step.get("uses")) for step in job["steps"])
@@ -76,6 +87,12 @@ def test_every_pin_says_its_version(path):
 def test_every_job_is_bounded_and_superseded(flow, job):
     assert 0 < job["timeout-minutes"] <= 60
     concurrency = job.get("concurrency") or flow["concurrency"]
+    if "workflow_run" in flow["on"]:
+        # Its ref is the default branch for all. One after the other, so that there stays one comment.
+        assert concurrency["cancel-in-progress"] is False
+        assert "workflow_run.head_repository" in concurrency["group"]
+        assert "workflow_run.head_branch" in concurrency["group"]
+        return
     assert concurrency["cancel-in-progress"] is True
     assert "${{ github.ref }}" in concurrency["group"]
 
@@ -84,7 +101,11 @@ def test_every_job_is_bounded_and_superseded(flow, job):
 def test_expressions_name_what_is_there(flow, job):
     text = yaml.safe_dump(job)
     for expression in re.findall(r"\$\{\{(.*?)\}\}", text):
-        assert re.fullmatch(r" (matrix|vars|github)\.[\w.]+ | fromJSON\(vars\.\w+\) ", expression), expression
+        assert re.fullmatch(
+            r" (matrix|vars|github)\.[\w.]+ | fromJSON\(vars\.\w+\) "
+            r"| contains\(github\.event\.pull_request\.labels\.\*\.name, '[\w-]+'\) ",
+            expression,
+        ), expression
         if match := re.match(r" matrix\.(\w+) ", expression):
             assert match[1] in job["strategy"]["matrix"]
     for step in job["steps"]:
@@ -112,3 +133,63 @@ def test_every_stack_is_previewed_in_the_sandbox():
     preview = workflow(PROJECT / ".github/workflows/preview.yml")["jobs"]
     assert sorted(preview["sandbox"]["strategy"]["matrix"]["stack"]) == ALL_STACKS
     assert "if" not in preview["sandbox"], "forks get the sandbox too"
+
+
+def diff_jobs() -> dict[str, Any]:
+    return workflow(PROJECT / ".github/workflows/release-diff.yml")["jobs"]
+
+
+def test_code_of_the_pull_request_does_not_judge_itself():
+    steps = diff_jobs()["diff"]["steps"]
+    left = next(
+        n for n, step in enumerate(steps) if "git checkout --quiet --detach HEAD^1" in step.get("run", "")
+    )
+    first = next(n for n, step in enumerate(steps) if re.search(r"make|\.venv|python ", step.get("run", "")))
+    assert left < first, "the pull request's own code would run"
+    # Two commits are fetched, or there would be no parent to go to.
+    assert steps[0]["with"]["fetch-depth"] == 2
+    assert "ref" not in steps[0]["with"]
+
+
+def test_a_diff_that_cannot_be_made_is_not_a_skipped_check():
+    assert diff_jobs()["diff"]["if"] == "!cancelled()"
+    assert diff_jobs()["diff"]["needs"] == "plan"
+
+
+def test_setting_the_label_judges_anew():
+    triggers = workflow(PROJECT / ".github/workflows/release-diff.yml")["on"]["pull_request"]["types"]
+    assert {"opened", "synchronize", "reopened", "labeled", "unlabeled"} == set(triggers)
+    (step,) = [step for step in diff_jobs()["diff"]["steps"] if step.get("name") == "Compare"]
+    assert f"'{release_diff.LABEL}'" in step["env"]["AGREED"]
+    assert release_diff.LABEL == release_comment.LABEL
+
+
+def test_the_job_that_may_write_runs_nothing_of_a_pull_request():
+    flow = workflow(PROJECT / ".github/workflows/release-comment.yml")
+    assert flow["on"]["workflow_run"]["workflows"] == [
+        workflow(PROJECT / ".github/workflows/release-diff.yml")["name"]
+    ]
+    (job,) = flow["jobs"].values()
+    assert job["if"] == "github.event.workflow_run.event == 'pull_request'"
+    for step in job["steps"]:
+        assert "ref" not in step.get("with", {}), "another commit than the default branch's"
+        assert "repository" not in step.get("with", {})
+        assert "artifact" not in step.get("uses", ""), (
+            "artifacts are read in memory, not unpacked into the tree"
+        )
+    assert [step["run"] for step in job["steps"] if "run" in step] == ["python tools/release_comment.py"]
+    assert [step.get("env") for step in job["steps"] if "run" in step] == [
+        {"GITHUB_TOKEN": "${{ github.token }}"}
+    ]
+
+
+def test_the_artifact_is_the_one_that_the_comment_reads():
+    (upload,) = [
+        step
+        for step in diff_jobs()["diff"]["steps"]
+        if step.get("uses", "").startswith("actions/upload-artifact@")
+    ]
+    assert upload["if"] == "always()"
+    assert upload["with"]["path"] == release_comment.FILE
+    (run,) = [step["run"] for step in diff_jobs()["diff"]["steps"] if step.get("name") == "Compare"]
+    assert run.split()[-1] == release_comment.FILE

@@ -77,6 +77,7 @@ def deploy(lifecycle: Lifecycle) -> Mapping[str, Any]:
                     {
                         "stage": gate.stage,
                         "account": gate.account.boundary,
+                        "identity": gate.identity,
                         "proofs": {
                             proof.value: status.state.value
                             for proof, status in proofs.of_gate(policy, gate).items()

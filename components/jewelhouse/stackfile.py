@@ -68,7 +68,7 @@ def configuration(path: Path) -> Any:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise JewelhouseError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise JewelhouseError(f"is not YAML: {' '.join(str(error).split())}", where=str(path)) from error
     config = content.get("config") if isinstance(content, dict) else None
     if not isinstance(config, dict) or CONFIG_KEY not in config:

@@ -15,7 +15,7 @@ from policies_made import policies
 from jewelhouse.model import AttestedKey, GcpAccount, Measurements, Platform, Tee
 from jewelhouse.release import gcp
 from jewelhouse.release.documents import read
-from jewelhouse.release.facts import Facts, Power
+from jewelhouse.release.facts import Facts, Opening, Power
 from jewelhouse.release.gcp_facts import Member, member, timestamp
 from jewelhouse.release.policy import Gate, ReleasePolicy
 
@@ -350,3 +350,36 @@ fields = st.sampled_from(
 def test_no_document_gives_a_traceback(changes: Body) -> None:
     found = gcp.parse({**compiled(), **changes})
     assert isinstance(found, Facts)
+
+
+ACCOUNTS = "assertion.google_service_accounts"
+TWO = f"'a@x' in {ACCOUNTS} || 'b@x' in {ACCOUNTS}"
+STAGE = f"'a@x' in {ACCOUNTS} ? 'one' : 'b@x' in {ACCOUNTS} ? 'two' : 'none'"
+
+
+def by_stage(*members: str) -> frozenset[Opening]:
+    document = {
+        "issuer": "https://confidentialcomputing.googleapis.com",
+        "audiences": ["https://sts.googleapis.com"],
+        "mapping": {"google.subject": "assertion.sub", "attribute.stage": STAGE},
+        "condition": TWO,
+        "bindings": [{"role": "roles/cloudkms.cryptoKeyDecrypter", "members": list(members)}],
+    }
+    facts = gcp.parse(document)
+    assert not facts.undecided
+    return facts.openings
+
+
+def denied(openings: frozenset[Opening]) -> set[str]:
+    return {path for one in openings for path in one.claims if path.startswith("!(")}
+
+
+def test_the_order_of_a_mapping_decides_nothing_where_all_of_it_is_admitted():
+    openings = by_stage("attribute.stage/one", "attribute.stage/two")
+    assert len(openings) == 2
+    assert not denied(openings)
+
+
+def test_the_order_of_a_mapping_counts_where_what_stands_before_is_not_admitted():
+    """A token with both accounts is of the first, which nobody bound."""
+    assert denied(by_stage("attribute.stage/two")) == {f"!('a@x' in {ACCOUNTS})"}

@@ -22,6 +22,7 @@ from jewelhouse.cli.matrix import of
 from jewelhouse.model import AttestedKey as Key
 from jewelhouse.model import Cloud, GcpAccount, Measurements, Platform, Tee
 from jewelhouse.release import show
+from jewelhouse.release.markdown import md, visible
 from jewelhouse.release.matrix import Matrix
 from jewelhouse.release.policy import Gate, ReleasePolicy
 from jewelhouse.release.proofs import State
@@ -143,11 +144,11 @@ def read(markdown: str) -> str:
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=60) | st.text("ab@:/w.`|\\<&#[]()~*_ \n", max_size=30))
 def test_escaped_text_says_what_it_said(text):
-    escaped = show.md(text)
+    escaped = md(text)
     assert "\n" not in escaped
     outside = re.sub(r"`[^`]*`", "", re.sub(r"\\.", "", escaped))
     assert not re.search(r"[|`*_\[\]~<@]|://", outside)
-    assert read(escaped) == show.visible(" ".join(text.split()))
+    assert read(escaped) == visible(" ".join(text.split()))
 
 
 @pytest.mark.parametrize(
@@ -159,8 +160,8 @@ def test_escaped_text_says_what_it_said(text):
     ],
 )
 def test_what_cannot_be_seen_is_spelled_out(text, seen):
-    assert show.visible(text) == seen
-    assert read(show.md(text)) == seen
+    assert visible(text) == seen
+    assert read(md(text)) == seen
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -200,10 +201,8 @@ def test_markdown_and_table_of_a_stack_hold_every_cell(name):
     for cell in matrix.cells.values():
         for proof, status in cell.proofs.items():
             if status.state in (State.WEAKENED, State.NOT_POSSIBLE):
-                row = next(
-                    one for one in rows if one.startswith(f"| {proof} ") and show.md(status.note) in one
-                )
-                assert show.md(cell.stage) in row
+                row = next(one for one in rows if one.startswith(f"| {proof} ") and md(status.note) in one)
+                assert md(cell.stage) in row
     for stage in matrix.stages:
         assert stage in table
     for artifact in matrix.artifacts:

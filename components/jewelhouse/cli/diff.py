@@ -84,6 +84,7 @@ def of(source: str, lifecycle: Lifecycle) -> Snapshot:
         source,
         graph.release_policies(lifecycle).values(),
         images={name: lifecycle.image(stage) for name, stage in lifecycle.stages.items()},
+        artifacts=lifecycle.artifacts,
         weakened=graph.weakenings(lifecycle),
     )
 

@@ -75,7 +75,7 @@ def load(path: Path) -> ImageLock:
                 )
             ]
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidImages(
             [Problem(where=str(path), what=f"is not YAML: {' '.join(str(error).split())}")]
         ) from error

@@ -79,17 +79,26 @@ def loose(resources: Iterable[Resource], used: set[str]) -> Iterator[str]:
 
 
 def _names(resource: Resource, place: str, key: Resource, *, ring: bool = False) -> bool:
-    """Whether an input of a resource names the key: by its id, or by what the input comes from."""
+    """Whether an input of a resource names the key: by what it comes from, or by an id written out."""
+    sources = key.after.get("keyRing", ()) if ring else (key.urn,)
+    if set(sources) & set(resource.after.get(place, ())):
+        return True
     value = resource.value(place)
-    if isinstance(value, str) and value != UNKNOWN:
-        ids = (
-            (key.inputs.get("keyRing"),)
-            if ring
-            else (key.id, key.outputs.get("arn"), key.outputs.get("keyId"))
-        )
-        return value in {one for one in ids if isinstance(one, str) and one}
-    source = key.after.get("keyRing", ()) if ring else (key.urn,)
-    return bool(set(source) & set(resource.after.get(place, ())))
+    if not isinstance(value, str) or value == UNKNOWN:
+        return False
+    rings = key.inputs.get("keyRing")
+    return value == rings if ring else any(value.endswith(one) for one in _ids(key))
+
+
+def _ids(key: Resource) -> Iterator[str]:
+    """How a key is named. Plans have no ids, so these are made of what ids are made of."""
+    inputs, outputs = key.inputs, key.outputs
+    known = [key.id, outputs.get("arn"), outputs.get("keyId")]
+    if inputs.get("keyRing") and inputs.get("name"):
+        known.append(f"{inputs['keyRing']}/cryptoKeys/{inputs['name']}")
+    if inputs.get("vaultName") and inputs.get("keyName"):
+        known.append(f"/vaults/{inputs['vaultName']}/keys/{inputs['keyName']}")
+    yield from (one for one in known if isinstance(one, str) and one and UNKNOWN not in one)
 
 
 def bound(resource: Resource) -> Iterator[tuple[str, str, str]]:

@@ -119,17 +119,20 @@ class _Comparison:
                 wider=True,
                 **place,
             )
-        if old.document is not new.document and _text(old.document) != _text(new.document):
+        same = old.document is new.document or _text(old.document) == _text(new.document)
+        if not same or old.facts != new.facts:
+            # The same document is equal to itself; what is attached to it may differ all the same.
             undecided = tuple(
                 f"{side}: {what}"
-                for side, key in (("before", old), ("after", new))
+                for side, key, other in (("before", old, new), ("after", new, old))
                 for what in key.facts.undecided
+                if not same or what not in other.facts.undecided
             )
             yield from self._documents(old, new, unsure=bool(undecided))
             if undecided:
                 yield Change(
                     kind=Kind.UNDECIDED,
-                    what="the documents differ, and it cannot be decided whether they release the same",
+                    what="something differs, and it cannot be decided whether the same is released",
                     details=undecided,
                     unsure=True,
                     **place,
@@ -178,7 +181,10 @@ class _Comparison:
         if near is None:
             return Change(kind=Kind.OPENS, what=f"{whole} may newly open it", **place)
         who = words.who(opening, new, self.after)
-        image = words.measured(opening, self.after)
+        image, earlier = words.measured(opening, self.after), words.measured(near, self.before)
+        if image == earlier:
+            image = words.measured(opening, self.after, whole=True)
+            earlier = words.measured(near, self.before, whole=True)
         less = tuple(words.less(near, opening))
         longer = near.until is not None and (opening.until is None or opening.until > near.until)
         ends = (
@@ -193,13 +199,12 @@ class _Comparison:
                 details=(*((note,) if note else ()), *less, *ends),
                 **place,
             )
-        if image and image != words.measured(near, self.before):
+        if image and image != earlier:
             beside = "in place of" if near in lost else "beside"
-            earlier = words.measured(near, self.before) or "any image"
             return Change(
                 kind=Kind.IMAGE,
                 what=f"a new image may open it: {image}, for {who}",
-                details=(f"{beside} {earlier}", *less, *ends),
+                details=(f"{beside} {earlier or 'any image'}", *less, *ends),
                 **place,
             )
         if less:
@@ -273,7 +278,7 @@ class _Comparison:
             siblings = earlier.get(names.get(key.artifact, key.artifact), [])
             place: dict[str, Any] = {"key": name, "artifact": key.artifact}
             who = tuple(words.opened(one, key, self.after) for one in sorted(key.facts.openings, key=order))
-            if not siblings:
+            if not siblings and names.get(key.artifact, key.artifact) not in self.before.artifacts:
                 yield Change(
                     kind=Kind.NEW_ARTIFACT, what="a new artifact; who may open it:", details=who, **place
                 )
@@ -286,11 +291,14 @@ class _Comparison:
             askers = [stage for stage, account in sorted(key.askers.items()) if account not in asked]
             details = [f"{words.opened(one, key, self.after)} may newly open it" for one in added]
             details += [f"{stage} may newly ask for it" for stage in askers if not added]
-            details += [f"newly: {words.may(one, self.after)}" for one in sorted(key.facts.powers - powers)]
+            # A first key of an owner has the powers that all of its keys have.
+            details += [
+                f"newly: {words.may(one, self.after)}" for one in sorted(key.facts.powers - powers) if alike
+            ]
             details += key.facts.undecided
             if details:
                 certain = bool(added or askers) and not key.facts.undecided
-                what = f"a further key for {key.artifact}, which opens to more"
+                what = f"a {'further' if siblings else 'first'} key for {key.artifact}, which opens to more"
                 yield Change(
                     kind=Kind.NEW_KEY,
                     what=what,

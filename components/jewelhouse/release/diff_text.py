@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rich.markup import escape
-
 from jewelhouse.release.difference import Change, Difference
-from jewelhouse.release.show import md
+from jewelhouse.release.markdown import md, visible
 
 # A mark with a word, so that nothing is told by colour alone.
 GROUPS = (
@@ -34,6 +32,12 @@ def group(change: Change) -> int:
 
 def text(difference: Difference) -> Iterator[str]:
     """Lines with Rich markup."""
+    # Loaded here: the Markdown below is also written where nothing is installed (tools/release_comment.py).
+    from rich.markup import escape as escaped
+
+    def escape(text: str) -> str:
+        return escaped(visible(text))
+
     yield f"[bold]{escape(difference.before)}[/] → [bold]{escape(difference.after)}[/]"
     yield f"{VERDICTS[difference.verdict]}"
     for old, new in difference.renamed:
@@ -54,7 +58,7 @@ def text(difference: Difference) -> Iterator[str]:
 
 def markdown(difference: Difference, stack: str | None = None) -> str:
     """A part of a pull request's comment; what goes beyond its room is counted."""
-    name = f" of `{stack}`" if stack else ""
+    name = f" of {md(stack)}" if stack else ""
     lines = [f"### Release diff{name}", "", f"**{VERDICTS[difference.verdict]}**", ""]
     lines += [f"Artifact {md(old)} is now called {md(new)}.\n" for old, new in difference.renamed]
     for number, (mark, word, _) in enumerate(GROUPS):

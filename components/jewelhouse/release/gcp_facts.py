@@ -364,8 +364,8 @@ def _within(one: Found, other: Found) -> bool:
 def _without_needless(found: Iterable[Found]) -> list[Found]:
     """Alternatives without a `not has` whose other case opens as well.
 
-    An attribute that is mapped by `a in accounts ? 'one' : b in accounts ? 'two' : ...` admits the second with
-    `not a` alone. Where `a` with all the rest opens too, whether `a` holds decides nothing.
+    An attribute that is mapped by `a in accounts ? 'one' : b in accounts ? 'two' : ...` admits the second
+    with `not a` alone. Where `a` with all the rest opens too, whether `a` holds decides nothing.
     """
     made = sorted(found, key=lambda one: (len(one[0]), sorted(one[0])))
     if len(made) > NEEDLESS:

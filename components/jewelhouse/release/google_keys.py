@@ -13,7 +13,7 @@ from jewelhouse.release.snapshots import KeyView
 
 PROVIDER = "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider"
 # A pool whose provider is gone exchanges no token.
-NO_PROVIDER: dict[str, Any] = {"issuer": "", "audiences": [], "mapping": {}, "condition": ""}
+NO_PROVIDER: dict[str, Any] = {"issuer": "", "audiences": ["nobody"], "mapping": {}, "condition": ""}
 EVERYBODY = "*"
 
 

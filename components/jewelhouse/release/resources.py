@@ -40,33 +40,34 @@ class Resource:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineState:
-    """`whole` says that all resources are here; a preview in JSON has those alone that change."""
+    """`outputs` are those of the stack that are compared, without secrets. `whole` says that all resources
+    are here; a preview in JSON has those alone that change."""
 
     resources: tuple[Resource, ...]
     outputs: Mapping[str, Any]
+    artifacts: frozenset[str]
     whole: bool
 
 
 def read(value: Mapping[str, Any], source: str) -> EngineState:
     """The state in an export, a plan or a preview.
 
-    Raises JewelhouseError for another form, and for outputs of the kit that are secrets.
+    Raises JewelhouseError for outputs of the kit that are secrets, and errors of types and names for a value
+    in another form, which `release.states` tells.
     """
-    try:
-        if "deployment" in value:
-            found = tuple(_exported(value["deployment"]["resources"]))
-            return EngineState(resources=found, outputs=_outputs(found, source), whole=True)
-        if "resourcePlans" in value:
-            found = tuple(_planned(value["resourcePlans"]))
-            return EngineState(resources=found, outputs=_outputs(found, source), whole=True)
+    if "deployment" in value:
+        found = tuple(_exported(value["deployment"]["resources"]))
+    elif "resourcePlans" in value:
+        found = tuple(_planned(value["resourcePlans"]))
+    else:
         found = tuple(_previewed(value["steps"]))
-        return EngineState(resources=found, outputs=_outputs(found, source), whole=False)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise JewelhouseError(
-            f"is not what the engine writes: {error!r:.120}",
-            where=source,
-            remedy="pulumi stack export, pulumi preview --save-plan FILE, pulumi preview --json",
-        ) from error
+    stack = next((one.outputs for one in found if one.type == STACK), {})
+    return EngineState(
+        resources=found,
+        outputs=_outputs(stack, source),
+        artifacts=frozenset(stack["artifacts"] if isinstance(stack.get("artifacts"), dict) else ()),
+        whole="steps" not in value,
+    )
 
 
 def _exported(resources: Any) -> Iterator[Resource]:
@@ -108,8 +109,8 @@ def _previewed(steps: Any) -> Iterator[Resource]:
     """The last step of each resource; a replacement deletes after it creates."""
     last: dict[str, Resource] = {}
     for step in steps:
-        new, old = step.get("newState"), step.get("oldState") or {}
-        gone = step["op"] in REMOVALS or new is None
+        new, old = step.get("newState") or {}, step.get("oldState") or {}
+        gone = step["op"] in REMOVALS or not new
         if gone and step["urn"] in last:
             continue
         state = old if gone else new
@@ -150,14 +151,12 @@ def _resource(
     )
 
 
-def _outputs(resources: tuple[Resource, ...], source: str) -> Mapping[str, Any]:
+def _outputs(stack: Mapping[str, Any], source: str) -> Mapping[str, Any]:
     """What the stack exports of what is compared. Keys' ids and public halves are not looked at."""
-    stack = next((one for one in resources if one.type == STACK), None)
-    found = stack.outputs if stack is not None else {}
     return {
-        name: plain(found[name], f"{source}: {name}")
+        name: plain(stack[name], f"{source}: {name}")
         for name in ("lifecycle", "policies", "stages")
-        if name in found
+        if name in stack
     }
 
 

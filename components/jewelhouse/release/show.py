@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC
 
@@ -10,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from jewelhouse.model import Measurements, Proof
+from jewelhouse.release.markdown import md, visible
 from jewelhouse.release.matrix import Cell, Matrix
 from jewelhouse.release.proofs import State, Status, possible
 
@@ -160,32 +160,6 @@ def _cell(cell: Cell | None) -> str:
                 f"{mark} {len(found)} {word}" if state is State.ENFORCED else f"{mark} {', '.join(found)}"
             )
     return "<br>".join([*lines, *map(md, remarks(cell))])
-
-
-# What GitHub makes a link, a mention or an e-mail of without being asked (GFM: extended autolinks).
-LINKING = re.compile(r"""[^\s()"',`|\\]*(?:@|://|www\.)[^\s()"',`|\\]*""")
-SPECIAL = re.compile(r"[\\|`*_\[\]#~!<>&]")
-
-
-def md(text: str) -> str:
-    """Text that no table, tag, link or mention can be made of. What would link itself becomes code."""
-    text = visible(" ".join(text.split()))
-    found, end = [], 0
-    for link in LINKING.finditer(text):
-        found += [_escaped(text[end : link.start()]), f"`{link[0]}`"]
-        end = link.end()
-    return "".join([*found, _escaped(text[end:])])
-
-
-def _escaped(text: str) -> str:
-    return SPECIAL.sub(lambda one: f"&#{ord(one[0])};" if one[0] in "<>&" else f"\\{one[0]}", text)
-
-
-def visible(text: str) -> str:
-    """Text with what cannot be seen spelled out: marks that turn the writing direction, escapes."""
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text)
 
 
 def page(matrix: Matrix) -> str:

@@ -51,14 +51,15 @@ class KeyView:
 class Snapshot:
     """What one revision, export or plan would release.
 
-    source: where it was read from. weakened: what weakens the whole stack, with its words; None where that is
-    not known. identities: role or service account -> its stage. images: measurement -> name of its image.
-    deployed: made from all resources, so that `beside` keys are in it too. undecided: what of the source
-    could not be brought to any key.
+    source: where it was read from. artifacts: all there are, also those that no stage opens. weakened: what
+    weakens the whole stack, with its words; None where that is not known. identities: role or service account
+    -> its stage. images: measurement -> name of its image. deployed: made from all resources, so that
+    `beside` keys are in it too. undecided: what of the source could not be brought to any key.
     """
 
     source: str
     keys: Mapping[str, KeyView]
+    artifacts: frozenset[str] = frozenset()
     weakened: Mapping[str, str] | None = field(default_factory=dict)
     identities: Mapping[str, str] = field(default_factory=dict)
     images: Mapping[str, str] = field(default_factory=dict)
@@ -76,9 +77,10 @@ def of_policies(
     policies: Iterable[ReleasePolicy],
     *,
     images: Mapping[str, Image],
+    artifacts: Iterable[str] = (),
     weakened: Iterable[str] = (),
 ) -> Snapshot:
-    """The snapshot of a lifecycle before it is deployed. `images` by stage, `weakened` by name.
+    """The snapshot of a lifecycle before it is deployed. `images` by stage; `artifacts`, `weakened` by name.
 
     Raises JewelhouseError for a policy that cannot be compiled.
     """
@@ -111,6 +113,7 @@ def of_policies(
     return Snapshot(
         source=source,
         keys=keys,
+        artifacts=frozenset(artifacts),
         weakened=weakenings(weakened, (image.name for image in images.values() if image.declared)),
         identities=identities,
         images={value: name for value, name in named.items() if set(value) != {"0"}},

@@ -44,8 +44,21 @@ def recognised(value: Any) -> bool:
 def snapshot(source: str, value: Mapping[str, Any]) -> Snapshot:
     """The snapshot in what the engine printed.
 
-    Raises JewelhouseError when it has no attested key, or when what decides over a release is a secret.
+    Raises JewelhouseError when it has no attested key, when what decides over a release is a secret, and for a
+    file in another form than the engine's.
     """
+    try:
+        return _snapshot(source, value)
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        # Types of a state are the engine's to keep: where one is another, the file is not its own.
+        raise JewelhouseError(
+            f"is not what the engine writes: {error!r:.120}",
+            where=source,
+            remedy="pulumi stack export, pulumi preview --save-plan FILE, pulumi preview --json",
+        ) from error
+
+
+def _snapshot(source: str, value: Mapping[str, Any]) -> Snapshot:
     state = read(value, source)
     outputs = state.outputs
     stages = _object(outputs.get("stages"))
@@ -68,11 +81,12 @@ def snapshot(source: str, value: Mapping[str, Any]) -> Snapshot:
     return Snapshot(
         source=source,
         keys=views,
+        artifacts=state.artifacts,
         weakened=_weakened(outputs, images),
         identities={
             identity: name
-            for name, stage in stages.items()
-            if isinstance(identity := _object(stage).get("identity"), str) and identity != UNKNOWN
+            for identity, name in _identities(outputs, stages)
+            if isinstance(identity, str) and identity != UNKNOWN
         },
         images=dict(_digests(views.values(), images)),
         deployed=state.whole,
@@ -87,6 +101,15 @@ def _weakened(
         return None
     settings = [str(name) for name in _object(outputs["lifecycle"]).get("weakened") or ()]
     return weakenings(settings, (str(one.get("name")) for one in images.values() if one.get("declared")))
+
+
+def _identities(outputs: Mapping[str, Any], stages: Mapping[str, Any]) -> Iterator[tuple[Any, str]]:
+    """Roles and service accounts by stage. Those of gates are known before the deployment."""
+    for name, stage in stages.items():
+        yield _object(stage).get("identity"), name
+    for policy in _object(outputs.get("policies")).values():
+        for gate in policy["gates"]:
+            yield gate.get("identity"), str(gate["stage"])
 
 
 def _digests(views: Iterable[KeyView], images: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:

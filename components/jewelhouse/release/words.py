@@ -96,15 +96,19 @@ def principal(name: str, snapshot: Snapshot) -> str:
     return name.replace(":", " ", 1) if re.match(r"(user|group|serviceAccount|domain):", name) else name
 
 
-def measured(opening: Opening, snapshot: Snapshot) -> str:
-    """The image that an opening names, with the first digits of what is compared; empty for none."""
+def measured(opening: Opening, snapshot: Snapshot, *, whole: bool = False) -> str:
+    """The image that an opening names, with the first digits of what is compared; empty for none.
+
+    PCR0 of an enclave is its image: the registers that are parts of it are only told for `whole`.
+    """
     found = sorted(
         ((label, value) for path, value in opening.claims.items() if value and (label := register(path))),
-        # PCR0 of an enclave is the whole image; other registers are parts of it.
         key=lambda one: (one[0] != "PCR0", one[0]),
     )
     if not found:
         return ""
+    if found[0][0] == "PCR0" and not whole:
+        found = found[:1]
     names = dict.fromkeys(snapshot.images[value] for _, value in found if value in snapshot.images)
     values = ", ".join(f"{label} {short(value)}" for label, value in found)
     return f"image {' or '.join(names)} ({values})" if names else f"an image that nothing names ({values})"

@@ -6,10 +6,13 @@ literal yes. Unverified evidence is denied whatever it claims.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from importlib import import_module
 
 from jewelhouse.evidence.verdict import Verdict
+from jewelhouse.model import Cloud
 from jewelhouse.release.documents import Document
 from jewelhouse.release.evaluate.decision import Decision, Reason, Request, denied
 
@@ -32,12 +35,15 @@ def evaluate(document: Document, verdict: Verdict | None, request: Request) -> D
             ),
             Reason(where="evidence", what="it could not be verified, so nothing that it claims counts"),
         )
-    # Only the evaluator of the document's cloud is loaded: Google's CEL takes 50 MB.
-    decision = import_module(f"jewelhouse.release.evaluate.{document.cloud}").evaluate(
-        document, verdict, request
-    )
+    evaluator, proven = _loaded(document.cloud)
+    decision = evaluator(document, verdict, request)
     if not decision.released or decision.proofs:
         return decision
-    # Only where something is released: lint of a sound document needs none of it.
-    proven = import_module("jewelhouse.release.evaluate.proven").proven
     return replace(decision, proofs=proven(document.cloud, verdict, decision.because))
+
+
+@cache
+def _loaded(cloud: Cloud) -> tuple[Callable[..., Decision], Callable[..., dict[str, str]]]:
+    """Only the evaluator of a document's cloud is loaded, and when it is asked: Google's CEL takes 50 MB."""
+    evaluator = import_module(f"jewelhouse.release.evaluate.{cloud}")
+    return evaluator.evaluate, import_module("jewelhouse.release.evaluate.proven").proven
