@@ -44,8 +44,8 @@ def recognised(value: Any) -> bool:
 def snapshot(source: str, value: Mapping[str, Any]) -> Snapshot:
     """The snapshot in what the engine printed.
 
-    Raises JewelhouseError when it has no attested key, when what decides over a release is a secret, and for a
-    file in another form than the engine's.
+    Raises JewelhouseError when it has no attested key, when what decides over a release is a secret, and for
+    a file in another form than the engine's.
     """
     try:
         return _snapshot(source, value)
