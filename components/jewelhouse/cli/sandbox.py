@@ -178,7 +178,7 @@ def summary(console: Console, outputs: Mapping[str, Any]) -> None:
         console.print(f"[yellow]measurements declared by hand, not built: {', '.join(declared)}[/]")
     console.print(
         "All outputs: `jewelhouse sandbox up --json`. Look further: `jewelhouse sandbox export`, "
-        "`jewelhouse release compile --stack …`, `jewelhouse lifecycle show --stack … --format svg`"
+        "`jewelhouse release matrix --stack …`, `jewelhouse lifecycle show --stack … --format svg`"
     )
 
 
