@@ -29,7 +29,7 @@ def main(directory: Path) -> None:
     InvalidLifecycle or InvalidImages before any resource is registered.
     """
     # Loading an SDK makes many objects that live until the end: collecting in between is a fifth of the time.
-    gc.set_threshold(3_000, 20, 1000)
+    gc.set_threshold(700, 10, 1000)
     images = lock.load(stacks_directory(directory) / "images.lock.yaml")
     lifecycle = parse(pulumi.Config("jewelhouse").get_object("lifecycle"), images)
     # What reading settings left behind, sources for its docstrings too, need not lie beside the SDKs.
@@ -56,7 +56,6 @@ def deploy(lifecycle: Lifecycle) -> Mapping[str, Any]:
             cloud: import_module(f"jewelhouse.{cloud}.provision").provision(lifecycle)
             for cloud in graph.clouds(lifecycle)
         }
-    gc.collect()
     return {
         "lifecycle": {
             "name": lifecycle.name,
