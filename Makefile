@@ -34,7 +34,7 @@ format: set-up ## Let Ruff format and fix
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: set-up ## Measure against a hand-written flat program; prints `name value bound`
+bench: set-up ## Measure; prints `name value bound` for each, and fails over a bound
 	@$(BIN)/python -m benchmarks
 
 oracle: ## Build AWS's own enclave image builder, to compare with (needs cargo)
