@@ -173,3 +173,10 @@ def test_neutral_policies_come_back(run):
     _, printed, _ = run("release", "compile", "--stack", "gpu", "--neutral")
     policies = {key.name: policy for key, policy in release_policies(shipped("gpu")).items()}
     assert {name: from_json(value) for name, value in json.loads(printed).items()} == policies
+
+
+def test_text_of_a_policy_cannot_write_to_the_terminal(run, policy):
+    path = policy("ab" * 48, Sid="\x1b]0;owned\x07\x1b[2J\u202eevil [red]x[/]", Principal={"AWS": "\x1b[31m"})
+    for arguments in (("lint", path), ("evaluate", "-p", path, "--principal", "\x1b[32m")):
+        _, text, complaint = run("release", *arguments)
+        assert not set("\x1b\x07\u202e") & set(text + complaint)

@@ -81,6 +81,12 @@ def test_a_provider_as_gcloud_prints_it():
         ('{"contentType": "x", "data": "e30"}', "no policy document that the kit knows"),
         ("[" * 100_000, "nested too deeply"),
         (b"\xff\xfe", "is not JSON"),
+        ('{"Statement": [], "Statement": [{"Effect": "Allow"}]}', "'Statement' is there twice"),
+        (
+            '{"version": "1.0.0", "anyOf": [{"authority": "a", "authority": "b"}]}',
+            "'authority' is there twice",
+        ),
+        ('{"version": NaN, "anyOf": []}', "NaN is no number"),
     ],
 )
 def test_anything_else_is_refused(text, says):

@@ -11,6 +11,7 @@ from rich.console import Console
 import jewelhouse
 from jewelhouse.cli import doctor, evidence, image, lifecycle, release, sandbox
 from jewelhouse.errors import JewelhouseError
+from jewelhouse.release.markdown import visible
 
 app = typer.Typer(
     help="The strongroom for model weights. `pulumi up` deploys; this is for everything around it.",
@@ -48,7 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
         app(args=arguments)
     except JewelhouseError as error:
         for problem in error.problems:
-            console.print(str(problem), style="red", markup=False)
+            console.print(visible(str(problem)), style="red", markup=False)
         sys.exit(2)
     except KeyboardInterrupt:
         console.print("stopped")

@@ -10,10 +10,18 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from jewelhouse.cli.options import AtOption, JsonOption, NonceOption, WithOption, content, moment, nonce
+from jewelhouse.cli.options import (
+    AtOption,
+    JsonOption,
+    NonceOption,
+    WithOption,
+    content,
+    moment,
+    nonce,
+    shown,
+)
 from jewelhouse.errors import Problem, Problems
 from jewelhouse.evidence import appraise
 from jewelhouse.evidence.verdict import Endorsements, Kind, MalformedEvidence, Verdict
@@ -119,7 +127,7 @@ def print_verdict(verdict: Verdict, at: str, *, as_json: bool) -> None:
                 title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0)
             )
             for name, value in _flat(values):
-                table.add_row(escape(name), escape(value))
+                table.add_row(shown(name), shown(value))
             console.print(table)
 
 
@@ -127,7 +135,7 @@ def _lines(console: Console, title: str, lines: Any, style: str = "") -> None:
     if lines:
         console.print(f"[italic]{title}[/]")
         for line in lines:
-            console.print(f"  {escape(line)}", style=style)
+            console.print(f"  {shown(line)}", style=style)
 
 
 def _flat(values: Any, prefix: str = "") -> list[tuple[str, str]]:

@@ -12,12 +12,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from jewelhouse import lifecycle as graph
 from jewelhouse.cli.evidence import appraised
 from jewelhouse.cli.lifecycle import FileOption, StackOption, chosen
-from jewelhouse.cli.options import AtOption, JsonOption, NonceOption, WithOption, content
+from jewelhouse.cli.options import AtOption, JsonOption, NonceOption, WithOption, content, shown
 from jewelhouse.cli.options import moment as time_of
 from jewelhouse.errors import JewelhouseError
 from jewelhouse.evidence.verdict import moment
@@ -155,9 +154,9 @@ def _context(pairs: Iterable[str]) -> Mapping[str, tuple[str, ...]]:
 
 def _object(path: Path) -> Mapping[str, Any]:
     try:
-        value = json.loads(content(path))
+        value = documents.strict(content(path))
     except (ValueError, RecursionError) as error:
-        raise JewelhouseError("is not JSON", where=str(path)) from error
+        raise JewelhouseError(f"is not JSON: {error}", where=str(path)) from error
     if not isinstance(value, dict):
         raise JewelhouseError("is not a JSON object", where=str(path))
     return value
@@ -177,18 +176,16 @@ def _print_decision(decision: Decision, *, own_time: bool) -> None:
     console.print(f"{word} at {moment(decision.at)}{own}")
     for reason in decision.because:
         mark = "[green]✓[/]" if reason.holds else "[red]✗[/]"
-        console.print(
-            f"{mark} {escape(reason.where)}" + (f"  {escape(reason.claim)}" if reason.claim else "")
-        )
+        console.print(f"{mark} {shown(reason.where)}" + (f"  {shown(reason.claim)}" if reason.claim else ""))
         for name, value in (("expected", reason.expected), ("found", reason.found)):
             if value:
-                console.print(f"    {name} {escape(value)}")
+                console.print(f"    {name} {shown(value)}")
         if reason.what:
-            console.print(f"    {escape(reason.what)}")
+            console.print(f"    {shown(reason.what)}")
     if decision.explained:
         console.print("What would turn it round:")
         for line in decision.explained:
-            console.print(f"  {escape(line)}")
+            console.print(f"  {shown(line)}")
 
 
 def _print_findings(findings: list[Finding], documents_read: int) -> None:
@@ -197,13 +194,13 @@ def _print_findings(findings: list[Finding], documents_read: int) -> None:
         severity = finding.rule.severity
         console.print(
             f"[{COLOURS[severity]}]{severity}[/] [bold]{finding.rule.id}[/] "
-            f"{escape(finding.document)}: {escape(finding.where)}"
+            f"{shown(finding.document)}: {shown(finding.where)}"
         )
-        console.print(f"  {escape(finding.what)}")
-        console.print(f"  {escape(finding.rule.remedy)}")
+        console.print(f"  {shown(finding.what)}")
+        console.print(f"  {shown(finding.rule.remedy)}")
         if finding.counterexample is not None:
-            console.print(f"  would be released to: {escape(json.dumps(finding.counterexample))}")
-        console.print(f"  source: {escape(finding.rule.source)}", style="dim")
+            console.print(f"  would be released to: {shown(json.dumps(finding.counterexample))}")
+        console.print(f"  source: {shown(finding.rule.source)}", style="dim")
     counts = ", ".join(
         f"{count} {severity}{'s' if count != 1 else ''}"
         for severity in Severity

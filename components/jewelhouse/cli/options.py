@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from jewelhouse.errors import JewelhouseError
+from jewelhouse.release.markdown import visible
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 AtOption = Annotated[
@@ -55,6 +57,11 @@ def nonce(value: str | None) -> bytes | None:
         return bytes.fromhex(value)
     except ValueError as error:
         raise JewelhouseError("is not hex", where="--nonce", remedy="write pairs of hex digits") from error
+
+
+def shown(text: str) -> str:
+    """Text of others for the terminal: it can neither style it, nor move its cursor, nor turn its lines."""
+    return escape(visible(text))
 
 
 def content(path: Path) -> bytes:

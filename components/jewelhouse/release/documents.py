@@ -87,16 +87,36 @@ def _normal(body: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def strict(text: str | bytes) -> Any:
+    """JSON in which each member is there once and each number is one.
+
+    A member that is there twice is read by some with its first value and by others with its last, so that a
+    service could enforce another policy than the one that was judged. Raises ValueError and RecursionError.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            twice = next(name for name in found if sum(other == name for other, _ in pairs) > 1)
+            raise ValueError(f"{twice[:80]!r} is there twice")
+        return found
+
+    def no_number(name: str) -> Any:
+        raise ValueError(f"{name} is no number")
+
+    return json.loads(text, object_pairs_hook=once, parse_constant=no_number)
+
+
 def _json(text: str | bytes, name: str) -> Any:
     try:
-        return json.loads(text)
+        return strict(text)
     except RecursionError as error:
         raise JewelhouseError("is nested too deeply", where=name) from error
     except (ValueError, UnicodeDecodeError) as error:
         raw = text.encode() if isinstance(text, str) else text
         if raw.strip()[:1] not in (b"{", b"["):
             try:
-                return json.loads(_decoded(raw.decode("ascii"), name))
+                return strict(_decoded(raw.decode("ascii"), name))
             except (JewelhouseError, ValueError, RecursionError):
                 pass
         raise JewelhouseError(f"is not JSON: {error}", where=name) from error
