@@ -30,7 +30,7 @@ LAYERS = (
     {"lifecycle", "checks", "settings", "stackfile", "picture"},
     {"aws", "azure", "gcp"},
     {"deploy"},
-    {"sandbox", "doctor"},
+    {"rehearsal", "sandbox", "doctor"},
     {"cli"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
