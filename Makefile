@@ -4,7 +4,7 @@ STACK ?= dev
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help set-up up down preview test lint format bench oracle docs clean
+.PHONY: help set-up up down preview test lint format bench tools images oracle docs clean
 
 help: ## List what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 18
@@ -36,6 +36,12 @@ format: set-up ## Let Ruff format and fix
 
 bench: set-up ## Measure; prints `name value bound` for each, and fails over a bound
 	@$(BIN)/python -m benchmarks
+
+tools: ## Install what images are built, booted and compared with (Debian, Ubuntu)
+	@$(PYTHON) tools/install_tools.py
+
+images: set-up tools ## Build every image of templates/images
+	@$(BIN)/jewelhouse image build
 
 oracle: ## Build AWS's own enclave image builder, to compare with (needs cargo)
 	@cd tools/eif-oracle && cargo build --release --locked

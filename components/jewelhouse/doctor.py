@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from jewelhouse.images import tools
 from jewelhouse.model import Cloud
 from jewelhouse.sandbox import install
 from jewelhouse.sandbox.paths import Paths
@@ -43,6 +44,7 @@ def look(project: Path, *, clouds: tuple[Cloud, ...], sandbox: bool) -> Iterator
     if sandbox:
         yield from _stand_ins(paths)
         return
+    yield from _tools()
     for cloud in clouds:
         yield _plugin(PACKAGES[cloud])
         yield _CREDENTIALS[cloud]()
@@ -118,6 +120,18 @@ def _stand_ins(paths: Paths) -> Iterator[Finding]:
             ok=os.access(launcher, os.X_OK),
             found=version(package) if launcher.is_file() else "not installed",
             mend="make set-up",
+        )
+
+
+def _tools() -> Iterator[Finding]:
+    for tool in tools.TOOLS:
+        there = tools.path(tool.name)
+        yield Finding(
+            name=f"{Path(tool.name).name}: {tool.use}",
+            ok=there is not None,
+            found=tools.version(tool) if there else "not installed",
+            mend=f"make tools, or install {tool.package}",
+            needed=False,
         )
 
 

@@ -90,10 +90,10 @@ def test_bad_requests_are_refused_before_anything_runs(tmp_path, changes, says):
 
 
 def test_a_missing_tool_is_named_with_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setattr(rootfs.shutil, "which", lambda name: None)
+    monkeypatch.setattr(rootfs.tools, "path", lambda name: None)
     with pytest.raises(JewelhouseError, match="mmdebstrap") as raised:
         build(SMALL, tmp_path)
-    assert raised.value.remedy == "apt-get install mmdebstrap"
+    assert raised.value.remedy == "make tools, or apt-get install mmdebstrap"
 
 
 @pytest.mark.parametrize(

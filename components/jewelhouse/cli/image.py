@@ -1,24 +1,48 @@
-"""`jewelhouse image`: enclave images, measured before they boot."""
+"""`jewelhouse image`: built twice the same, measured before they boot, locked, verified."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from jewelhouse.cli.options import JsonOption
-from jewelhouse.errors import Problem, Problems
-from jewelhouse.images import eif
+from jewelhouse import stackfile
+from jewelhouse.cli.options import JsonOption, shown
+from jewelhouse.errors import JewelhouseError, Problem, Problems
+from jewelhouse.images import build as builder
+from jewelhouse.images import eif, lockfile, recipe
+from jewelhouse.images.build import Built
+from jewelhouse.images.recipe import Recipe
+from jewelhouse.model import Platform
+from jewelhouse.yamlpath import suggestion
 
-app = typer.Typer(help="Enclave images: measured before they boot.", no_args_is_help=True)
+LOCK = "images.lock.yaml"
+KEPT = Path(".jewelhouse") / "images"
+
+app = typer.Typer(
+    help="Enclave images: built twice the same, measured before they boot, locked, verified.",
+    no_args_is_help=True,
+)
+NamesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[NAME]…", help="Recipes by name or folder; all of templates/images without any."),
+]
+PlatformOption = Annotated[
+    list[Platform] | None, typer.Option("--platform", help="Only for this platform. Repeatable.")
+]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", help="Folder for the images; .jewelhouse/images/out without it.")
+]
 
 
 @app.callback()
 def image() -> None:
-    """Enclave images: measured before they boot."""
+    """Enclave images: built twice the same, measured before they boot, locked, verified."""
 
 
 @app.command()
@@ -47,3 +71,182 @@ def measure(
         console.print(f"{name} {value}")
     if found.signature is None:
         console.print("not signed: PCR8 will be zeros")
+
+
+@app.command()
+def build(
+    names: NamesArgument = None,
+    platforms: PlatformOption = None,
+    out: OutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Build images and print what they measure. The same recipe and packages give the same bytes."""
+    project = stackfile.project_directory()
+    made = [
+        _build(one, platform, out or project / KEPT / "out", project)
+        for one, platform in _chosen(project, names, platforms)
+    ]
+    if as_json:
+        typer.echo(json.dumps([_said(one) for one in made], indent=1))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    for one in made:
+        console.print(f"[bold]{one.name}[/bold] for {one.platform}: {shown(str(one.path))}")
+        console.print(f"  {one.digest}, {_size(one.size)}")
+        for name, value in one.measurements.items():
+            console.print(f"  {name} {value}")
+
+
+@app.command()
+def lock(
+    names: NamesArgument = None,
+    platforms: PlatformOption = None,
+    out: OutOption = None,
+    references: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--reference",
+            metavar="NAME/PLATFORM=REFERENCE",
+            help="Name that a cloud gave to an imported disk, such as server/aws-nitrotpm=ami-…. Repeatable.",
+        ),
+    ] = None,
+    keep_previous: Annotated[
+        bool,
+        typer.Option(
+            "--keep-previous", help="Keep releasing to the measurements so far, while hosts roll over."
+        ),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Build images and write their measurements to images.lock.yaml, which the stacks' policies read."""
+    project = stackfile.project_directory()
+    chosen = list(_chosen(project, names, platforms))
+    built = [_build(one, platform, out or project / KEPT / "out", project) for one, platform in chosen]
+    changes = lockfile.write(
+        stackfile.stacks_directory(project) / LOCK,
+        built,
+        project=project,
+        recipes={one.name: one.directory for one, _ in chosen},
+        references=_references(references or []),
+        keep_previous=keep_previous,
+    )
+    if as_json:
+        typer.echo(json.dumps(changes))
+        return
+    for change in changes or ["nothing changed"]:
+        typer.echo(change)
+
+
+@app.command()
+def verify(
+    names: NamesArgument = None,
+    platforms: PlatformOption = None,
+    out: OutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Build locked images again and compare; exit 1 with what differs, down to the file."""
+    project = stackfile.project_directory()
+    content = lockfile.read(stackfile.stacks_directory(project) / LOCK)
+    found: dict[str, list[str]] = {}
+    for one, platform in _chosen(project, names, platforms):
+        entry = content["images"].get(one.name, {}).get(str(platform))
+        what = f"{one.name} for {platform}"
+        if entry is None or "built" not in entry:
+            found[what] = [f"is not locked: jewelhouse image lock {one.name}"]
+            continue
+        pinned = _pinned(one, entry, content["inputs"])
+        built = _build(pinned, platform, out or project / KEPT / "verified", project)
+        found[what] = list(lockfile.differences(entry, content["inputs"], built))
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+    else:
+        console = Console(highlight=False, soft_wrap=True)
+        for what, lines in found.items():
+            console.print(f"{what}: {'differs' if lines else 'the same'}")
+            for line in lines:
+                console.print(f"  {shown(line)}")
+    if any(found.values()):
+        raise typer.Exit(1)
+
+
+def _pinned(one: Recipe, entry: dict[str, Any], sets: dict[str, Any]) -> Recipe:
+    """The recipe with every Debian package at the version that is locked, as the archive moves on."""
+    for name in entry["built"].get("inputs", ()):
+        if name.startswith("packages-") and name in sets:
+            pins = tuple(f"{package}={said.split()[0]}" for package, said in sets[name].items())
+            return replace(one, settings=one.settings.model_copy(update={"packages": pins}))
+    return one
+
+
+def _chosen(
+    project: Path, names: list[str] | None, platforms: list[Platform] | None
+) -> Iterator[tuple[Recipe, Platform]]:
+    """Each recipe that is asked for with each of its platforms; all problems of all recipes at once."""
+    folder = project / "templates" / "images"
+    known = sorted(path.parent.name for path in folder.glob(f"*/{recipe.FILE}"))
+    problems: list[Problem] = []
+    loaded: list[Recipe] = []
+    for name in names or known:
+        directory = Path(name) if (Path(name) / recipe.FILE).is_file() else folder / name
+        if not (directory / recipe.FILE).is_file():
+            problems.append(Problem(where=name, what="is no recipe", remedy=suggestion(name, known)))
+            continue
+        try:
+            loaded.append(recipe.load(directory))
+        except recipe.InvalidRecipe as error:
+            problems.extend(error.problems)
+    if problems:
+        raise Problems(problems)
+    pairs = [
+        (one, platform)
+        for one in loaded
+        for platform in sorted(one.settings.targets)
+        if not platforms or platform in platforms
+    ]
+    if not pairs:
+        there = sorted({target for one in loaded for target in one.settings.targets})
+        raise JewelhouseError(
+            "no recipe has such a target", where="--platform", remedy=f"there are {', '.join(there)}"
+        )
+    yield from pairs
+
+
+def _build(one: Recipe, platform: Platform, out: Path, project: Path) -> Built:
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    with console.status(f"{one.name} for {platform}"):
+        return builder.build(
+            one,
+            platform,
+            out,
+            cache=project / KEPT,
+            report=lambda line: console.print(f"[dim]{shown(line)}[/dim]"),
+        )
+
+
+def _references(given: list[str]) -> dict[tuple[str, str], str]:
+    found = {}
+    for text in given:
+        what, _, reference = text.partition("=")
+        name, _, platform = what.partition("/")
+        if not (name and reference and platform in set(Platform)):
+            raise JewelhouseError(
+                f"{text} names no image", where="--reference", remedy="NAME/PLATFORM=REFERENCE"
+            )
+        found[name, platform] = reference
+    return found
+
+
+def _said(one: Built) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "platform": str(one.platform),
+        "path": str(one.path),
+        "digest": one.digest,
+        "size": one.size,
+        "reference": one.reference,
+        "measurements": dict(one.measurements),
+    }
+
+
+def _size(size: int) -> str:
+    return f"{size / 1_000_000:.1f} MB"

@@ -23,7 +23,8 @@ from jewelhouse.model import Platform
 # (aws/aws-nitro-enclaves-cli: blobs/*/cmdline).
 COMMAND_LINES: Mapping[str, str] = {
     "x86_64": (
-        "reboot=k panic=30 console=ttyS0 i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd random.trust_cpu=on"
+        "reboot=k panic=30 console=ttyS0 i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd "
+        "random.trust_cpu=on"
     ),
     "aarch64": "reboot=k panic=30 console=ttyS0 random.trust_cpu=on",
 }
@@ -80,8 +81,13 @@ def first_ramdisk(modules: Sequence[kernel.Module]) -> Tree:
     order = "".join(f"{module.name}\n" for module in modules)
     return tree(
         [
-            # The interpreter comes with the second ramdisk; the kernel has unpacked both before it starts this.
-            Entry(path="init", kind=Kind.FILE, mode=0o755, content=b"#!/usr/bin/python3 -IB\n" + INIT.read_bytes()),
+            # The interpreter comes with the second ramdisk; both are unpacked before this starts.
+            Entry(
+                path="init",
+                kind=Kind.FILE,
+                mode=0o755,
+                content=b"#!/usr/bin/python3 -IB\n" + INIT.read_bytes(),
+            ),
             Entry(path="dev/console", kind=Kind.CHARACTER, mode=0o600, device=(5, 1)),
             # Spelled out, since a link of this name in the second ramdisk does not replace a folder.
             Entry(path=f"usr/{PLACE}/order", kind=Kind.FILE, mode=0o644, content=order.encode()),
@@ -101,7 +107,7 @@ def build(
     destination: Path,
     signer: tuple[object, object] | None = None,
 ) -> dict[str, str]:
-    """Writes the enclave image and returns its registers. Raises JewelhouseError for parts that do not fit."""
+    """Writes the enclave image, returns its registers. Raises JewelhouseError for parts that do not fit."""
     architecture = recipe.settings.targets[platform].architecture
     more = recipe.settings.kernel.command_line
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".ramdisks-") as temporary:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,10 +11,25 @@ import yaml
 from pydantic import Field, StrictBool, StrictInt
 
 from jewelhouse.errors import InvalidImages, Problem
+from jewelhouse.images import folder
 from jewelhouse.model import Image, Measurements, Platform
 from jewelhouse.yamlpath import Settings, suggestion, validated
 
+DIGEST = r"^sha256:[0-9a-f]{64}$"
 MeasurementName = Annotated[str, Field(pattern=r"^(PCR([0-9]|1[0-9]|2[0-3])|hostdata|image_digest)$")]
+
+
+class BuiltFrom(Settings):
+    """What a build made an image of, so that anyone can build it again and compare."""
+
+    digest: Annotated[str, Field(pattern=DIGEST)]
+    """Digest of what was built: the EIF or disk file, or the manifest of a container image."""
+    recipe: Annotated[str, Field(min_length=1)]
+    """Folder of the recipe, from the project's own."""
+    recipe_digest: Annotated[str, Field(pattern=DIGEST)]
+    """Digest of all files in that folder."""
+    inputs: tuple[str, ...] = ()
+    """Names of sets under `inputs` of this file."""
 
 
 class ImageEntry(Settings):
@@ -22,6 +37,8 @@ class ImageEntry(Settings):
 
     reference: Annotated[str, Field(min_length=1)]
     """What names the bytes: registry/name@sha256:..., sha256:... of an EIF, ami-..., a pinned CVM image."""
+    published: Annotated[str, Field(pattern=DIGEST)] | None = None
+    """Digest of the disk that the cloud's image called `reference` was made of."""
     measurements: dict[MeasurementName, str] = {}
     """Reference Values by name (PCR0, PCR4, hostdata, image_digest), lower-case hex."""
     previous: tuple[dict[MeasurementName, str], ...] = ()
@@ -32,6 +49,8 @@ class ImageEntry(Settings):
     """True for images that let somebody look inside; no stage may run one."""
     size: Annotated[StrictInt, Field(gt=0)] | None = None
     """Size of the image in bytes; an enclave needs four times that much memory."""
+    built: BuiltFrom | None = None
+    """What the image was built from; missing where it was not built with the kit."""
     container_policy: str | None = None
     """The confidential container policy (Rego, base64) whose SHA-256 is hostdata."""
 
@@ -52,6 +71,7 @@ class ImageEntry(Settings):
 class _File(Settings):
     version: Literal[1]
     images: dict[str, Any]
+    inputs: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -62,9 +82,10 @@ class ImageLock:
 
 
 def load(path: Path) -> ImageLock:
-    """Reads a lock file. Raises InvalidImages naming the file and every path in it that is wrong."""
+    """Reads a lock file. Raises InvalidImages naming the file and every path in it that is wrong, and every
+    image whose recipe has changed since it was built."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = parsed(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InvalidImages(
             [
@@ -82,6 +103,8 @@ def load(path: Path) -> ImageLock:
     problems: list[Problem] = []
     file = validated(_File, content, "", problems)
     images = entries(file.images, "images", problems) if file else {}
+    if not problems:
+        problems.extend(_stale(content["images"], path.parent.parent))
     if problems:
         raise InvalidImages(
             Problem(
@@ -93,6 +116,37 @@ def load(path: Path) -> ImageLock:
             for problem in problems
         )
     return ImageLock(images)
+
+
+def parsed(text: str) -> Any:
+    """YAML by libyaml where PyYAML has it: a lock file is long, and read at every `pulumi up`."""
+    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def _stale(images: Mapping[str, Any], project: Path) -> Iterator[Problem]:
+    """Built images whose recipe is here and is another one now."""
+    seen: dict[str, str] = {}
+    for name, targets in images.items():
+        for target, entry in targets.items():
+            built = entry.get("built")
+            directory = project / built["recipe"] if built else None
+            if built is None or directory is None or not directory.is_dir():
+                continue
+            if built["recipe"] not in seen:
+                seen[built["recipe"]] = folder.digest(directory)
+            if entry.get("published", built["digest"]) != built["digest"]:
+                yield Problem(
+                    where=f"images.{name}.{target}.reference",
+                    what=f"{entry['reference']} was made of another disk than was measured",
+                    remedy="import the new disk, then jewelhouse image lock "
+                    f"{name} --reference {name}/{target}=NAME",
+                )
+            if seen[built["recipe"]] != built["recipe-digest"]:
+                yield Problem(
+                    where=f"images.{name}.{target}",
+                    what=f"was built before {built['recipe']} changed",
+                    remedy=f"jewelhouse image lock {name}",
+                )
 
 
 def entries(

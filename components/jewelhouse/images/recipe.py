@@ -6,8 +6,6 @@ name the file and the line.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +17,7 @@ import yaml
 from pydantic import Field, StrictBool, StrictInt, StrictStr, field_validator
 
 from jewelhouse.errors import Problem, Problems
-from jewelhouse.images import oci, rootfs
+from jewelhouse.images import folder, oci, rootfs
 from jewelhouse.images.tree import MalformedTree, checked
 from jewelhouse.model import Platform
 from jewelhouse.yamlpath import Settings, join, validated
@@ -154,11 +152,8 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the recipe and the files that it names: `sha256:…`."""
-        settings = self.settings.model_dump(mode="json", by_alias=True)
-        files = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(self.sources.items())}
-        said = json.dumps([settings, files], sort_keys=True, separators=(",", ":"))
-        return f"sha256:{hashlib.sha256(said.encode()).hexdigest()}"
+        """`sha256:…` over all files of the recipe's folder."""
+        return folder.digest(self.directory)
 
     def trust(self) -> dict[str, Any]:
         """The guest's trust settings: signers as PEM, floors of versions, and what runs."""
@@ -211,7 +206,7 @@ def _placed(problem: Problem, path: Path, lines: Mapping[str, int]) -> Problem:
     """The same problem with the line of the nearest part of the file that is there."""
     where = problem.where
     while where and where not in lines:
-        where = re.sub(r"(\.[^.\[]*|\[\d+\]|^[^.\[]*)$", "", where)
+        where = where[: max(where.rfind("."), where.rfind("["), 0)]
     place = f"{path.name}:{lines.get(where, 1)}" if not problem.where.startswith(str(path)) else ""
     return Problem(
         where=f"{path.parent / place}: {problem.where}".rstrip(": ") if place else problem.where,
@@ -333,8 +328,6 @@ def _target(platform: Platform, target: Target, where: str) -> Iterator[Problem]
 
 def _gather(directory: Path, settings: _File, sources: dict[str, bytes]) -> Iterator[Problem]:
     for where, name in _named(settings):
-        if name in sources:
-            continue
         path = directory / name
         inside = PurePosixPath(name)
         if inside.is_absolute() or ".." in inside.parts:

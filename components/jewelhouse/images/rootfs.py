@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jewelhouse.errors import JewelhouseError
+from jewelhouse.images import tools
 
 SUITE = re.compile(r"[a-z][a-z0-9-]{1,30}")
 PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,60}(=[A-Za-z0-9.+:~-]{1,80})?")
@@ -133,16 +134,17 @@ def command(request: Request, directory: Path, tool: str) -> Sequence[str]:
 
 
 def _run(request: Request, directory: Path, report: Callable[[str], None]) -> None:
-    tool = shutil.which("mmdebstrap")
+    tool = tools.path("mmdebstrap")
     if tool is None:
         raise JewelhouseError(
-            "mmdebstrap is not installed", where="rootfs", remedy="apt-get install mmdebstrap"
+            "mmdebstrap is not installed", where="rootfs", remedy="make tools, or apt-get install mmdebstrap"
         )
     report(f"packages of {request.suite}: {', '.join(sorted(request.packages))}")
     environment = {**os.environ, "SOURCE_DATE_EPOCH": str(request.epoch), "LC_ALL": "C.UTF-8"}
-    # Debian keeps some of its tools where only root looks.
-    environment["PATH"] = f"{environment.get('PATH', '')}:/usr/sbin:/sbin"
-    done = subprocess.run(command(request, directory, tool), capture_output=True, text=True, env=environment)
+    environment["PATH"] = f"{environment.get('PATH', '')}:{tools.ELSEWHERE}"
+    done = subprocess.run(
+        command(request, directory, str(tool)), capture_output=True, text=True, env=environment
+    )
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.startswith("E:")] or [done.stderr[-500:]]
         raise JewelhouseError(f"mmdebstrap failed: {' '.join(lines)}", where="rootfs")
