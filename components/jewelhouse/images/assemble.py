@@ -24,6 +24,9 @@ PACKAGE = Path(__file__).parents[1]
 KIT = f"{wheels.PLACE}/jewelhouse"
 # A first process cannot be a package's module when the packages lie in a later ramdisk.
 INIT = PACKAGE / "guest" / "init.py"
+FIRST = "usr/lib/jewelhouse/init.py"
+MACHINES = (Platform.AWS_NITROTPM, Platform.AZURE_CVM, Platform.GCP_CVM)
+NETWORK = ("/usr/bin/busybox", "udhcpc", "-n", "-t", "8", "-i", "eth0", "-s", "/usr/lib/jewelhouse/lease")
 GUEST = ("/usr/bin/python3", "-m", "jewelhouse.guest")
 # Where programs still look since /usr was merged (wiki.debian.org/UsrMerge).
 MERGED = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
@@ -69,10 +72,11 @@ def assemble(
     """
     settings = recipe.settings
     architecture = settings.targets[platform].architecture
+    more = ("busybox-static",) if platform in MACHINES else ()
     base = rootfs.build(
         rootfs.Request(
             suite=settings.suite,
-            packages=settings.packages,
+            packages=(*settings.packages, *more),
             architecture=architecture,
             epoch=recipe.epoch,
             archive=settings.archive,
@@ -143,6 +147,11 @@ def _own(recipe: Recipe, platform: Platform, trust: Mapping[str, object] | None)
         yield Entry(path=path[1:], kind=Kind.FILE, mode=int(file.mode, 8), content=data)
     if problems:
         raise InvalidRecipe(_problem(recipe, *one) for one in problems)
+    if platform in MACHINES:
+        yield Entry(path=FIRST, kind=Kind.FILE, mode=0o644, content=INIT.read_bytes())
+        lease = templates.render("images/lease.sh.j2")
+        yield Entry(path=NETWORK[-1][1:], kind=Kind.FILE, mode=0o755, content=lease.encode())
+        yield Entry(path="etc/resolv.conf", kind=Kind.LINK, mode=0o777, target="/run/resolv.conf")
     run = list(GUEST if settings.guest else settings.run)
     if settings.guest:
         yield from kit()
@@ -151,7 +160,7 @@ def _own(recipe: Recipe, platform: Platform, trust: Mapping[str, object] | None)
     image = {
         "name": recipe.name,
         "platform": platform.value,
-        "before": [],
+        "before": [list(NETWORK)] if platform in MACHINES else [],
         "run": run,
         "environment": settings.environment,
     }

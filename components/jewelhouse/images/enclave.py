@@ -31,7 +31,6 @@ COMMAND_LINES: Mapping[str, str] = {
 # How the parent and the security module are reached (linux drivers/misc/nsm.c, net/vmw_vsock).
 MODULES = ("virtio_mmio", "vmw_vsock_virtio_transport", "nsm")
 PLACE = "lib/jewelhouse/modules"
-FIRST = "usr/lib/jewelhouse/init.py"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,7 +60,9 @@ def write(file: Path, out: BinaryIO, *, serial: int, path: PurePosixPath = BOOT[
     size = file.stat().st_size
     if not 0 < size <= FILE_LIMIT:
         raise JewelhouseError(
-            f"has {size} bytes, FAT holds files of 1 to {FILE_LIMIT}", where=str(file), remedy="a smaller image"
+            f"has {size} bytes, FAT holds files of 1 to {FILE_LIMIT}",
+            where=str(file),
+            remedy="a smaller image",
         )
     shape = geometry(size, path)
     names = [_short(part) for part in path.parts]
@@ -104,7 +106,7 @@ def _short(part: str) -> bytes:
 
 
 def _boot_sector(shape: Geometry, serial: int) -> bytes:
-    # Jump over the parameters, which no firmware executes; geometry of heads and cylinders as mkfs.fat has it.
+    # A jump over the parameters, which no firmware executes; heads and cylinders as mkfs.fat states them.
     head = struct.pack(
         "<3s8sHBHBHHBHHHII",
         *(b"\xeb\x58\x90", b"JEWELHSE", SECTOR, CLUSTER // SECTOR, RESERVED, 2, 0, 0, MEDIA, 0),
@@ -123,7 +125,9 @@ def _information(free: int, following: int) -> bytes:
 
 def _table(first: int, used: int) -> bytes:
     """Two reserved entries, one cluster for each directory, and the chain of the file."""
-    entries = array("I", [0x0FFFFF00 | MEDIA, END, *[END] * (first - 2), *range(first + 1, first + used), END])
+    entries = array(
+        "I", [0x0FFFFF00 | MEDIA, END, *[END] * (first - 2), *range(first + 1, first + used), END]
+    )
     if entries.itemsize != 4:
         raise JewelhouseError("this machine has no integers of 4 bytes", where="esp")
     if struct.pack("=H", 1) != struct.pack("<H", 1):
@@ -137,7 +141,9 @@ def _directory(depth: int, name: bytes, cluster: int, size: int | None) -> bytes
     if depth:
         # The root directory, of which `..` is 0, has no entries for itself and its parent.
         parent = 1 + depth if depth > 1 else 0
-        entries = _entry(b".".ljust(11), DIRECTORY, 2 + depth, 0) + _entry(b"..".ljust(11), DIRECTORY, parent, 0)
+        entries = _entry(b".".ljust(11), DIRECTORY, 2 + depth, 0) + _entry(
+            b"..".ljust(11), DIRECTORY, parent, 0
+        )
     else:
         entries = ENTRY.pack(b"ESP        ", 0x08, 0, 0, 0, DATE, DATE, 0, 0, DATE, 0, 0)
     if size is None:

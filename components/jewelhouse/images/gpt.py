@@ -30,7 +30,8 @@ ENTRY = struct.Struct("<16s16sQQQ72s")
 ENTRIES = COUNT * ENTRY.size // SECTOR
 SIGNATURE = b"EFI PART"
 REVISION = 0x00010000
-# boot indicator, first in cylinders, type, last in cylinders, first sector, number of sectors
+# boot indicator, first in cylinders, type, last in cylinders (every tool counts that its own way), first
+# sector, number of sectors
 RECORD = struct.Struct("<B3sB3sII")
 RECORDS_AT = 446
 PROTECTIVE = 0xEE
@@ -211,9 +212,22 @@ def _copy(file: BinaryIO, here: int, there: int, at: int, sectors: int) -> tuple
     offset = here * SECTOR
     file.seek(offset)
     head = file.read(SECTOR)
-    signature, revision, size, crc, reserved, own, other, first, last, disk, start, count, length, entries_crc = (
-        HEADER.unpack_from(head)
-    )
+    (
+        signature,
+        revision,
+        size,
+        crc,
+        reserved,
+        own,
+        other,
+        first,
+        last,
+        disk,
+        start,
+        count,
+        length,
+        entries_crc,
+    ) = HEADER.unpack_from(head)
     for wrong, what, position in (
         (signature != SIGNATURE, "has no partition table header", 0),
         (revision != REVISION, f"has revision {revision:#x}", 8),

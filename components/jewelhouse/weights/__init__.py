@@ -1,0 +1,1 @@
+"""Artifacts sealed with public keys alone: segment stream, signed manifest, stores."""

@@ -1,0 +1,67 @@
+"""Many files at once: in this thread where the processor limits, in several where a network does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Protocol, TypeVar
+
+# What is this small is read, sealed and written in one piece.
+WHOLE = 4 * 1024 * 1024
+# Requests that wait for a store, over those that a processor can work on.
+WAITING = 8
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Progress(Protocol):
+    """Told how many bytes of plaintext there are, and each time how many more are done; from any thread."""
+
+    def total(self, size: int, /) -> None: ...
+
+    def __call__(self, done: int, /) -> None: ...
+
+
+class _Silent:
+    def total(self, size: int, /) -> None:
+        pass
+
+    def __call__(self, done: int, /) -> None:
+        pass
+
+
+silent: Progress = _Silent()
+
+
+def processors(jobs: int | None) -> int:
+    return jobs or len(os.sched_getaffinity(0))
+
+
+def each(call: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[tuple[T, R]]:
+    """Every item with its result, in any order, `workers` at a time; the first error ends it.
+
+    No more is begun than workers can take: memory stays bounded however many items there are.
+    """
+    if workers <= 1:
+        for item in items:
+            yield item, call(item)
+        return
+    waiting: dict[Future[R], T] = {}
+    rest = iter(items)
+    with ThreadPoolExecutor(workers, thread_name_prefix="weights") as pool:
+        try:
+            while True:
+                while len(waiting) < 2 * workers and (item := next(rest, _END)) is not _END:
+                    waiting[pool.submit(call, item)] = item  # pyright: ignore[reportArgumentType]
+                if not waiting:
+                    return
+                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                    yield waiting.pop(future), future.result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+_END = object()
