@@ -17,6 +17,8 @@ STAMP = VENV / "jewelhouse.stamp"
 FILES = (
     "requirements.txt",
     "requirements-evidence.txt",
+    "requirements-guest.txt",
+    "requirements-images.txt",
     "requirements-sandbox.txt",
     "requirements-dev.txt",
     "pyproject.toml",

@@ -62,6 +62,8 @@ def _python() -> Finding:
 def _packages(project: Path, sandbox: bool) -> Iterator[Finding]:
     yield _pinned(project, "requirements.txt", "Python packages", needed=True)
     yield _pinned(project, "requirements-evidence.txt", "Python packages for evidence", needed=sandbox)
+    yield _pinned(project, "requirements-guest.txt", "Python packages for weights", needed=False)
+    yield _pinned(project, "requirements-images.txt", "Python packages for images", needed=False)
     if sandbox:
         yield _pinned(project, "requirements-sandbox.txt", "Python packages of the sandbox", needed=True)
 
