@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import struct
 import subprocess
 import tempfile
 import time
@@ -19,7 +20,15 @@ import pytest
 QEMU = "qemu-system-x86_64"
 # Debian's package ovmf; the same files on Ubuntu.
 FIRMWARE = Path("/usr/share/OVMF")
+# Firmware variables with keys that everybody has, and these keys (their password is `snakeoil`).
+ENROLLED = FIRMWARE / "OVMF_VARS_4M.snakeoil.fd"
 SNAKEOIL = Path("/usr/share/ovmf/PkKek-1-snakeoil.pem"), Path("/usr/share/ovmf/PkKek-1-snakeoil.key")
+# edk2 MdeModulePkg/Include/Guid/VariableFormat.h: where a store of variables begins behind the header of its
+# volume, one variable in it, and the state of those that count.
+STORE_AT = 28
+VARIABLE = struct.Struct("<HBxI8x16x4xII16s")
+VARIABLE_MARK = 0x55AA
+VARIABLE_ADDED = 0x3F
 # Emulation ends a boot in 5 to 15 s; the rest is for a machine that does other work.
 TIMEOUT = 120
 # The newest that this emulation has; an older one lacks what Debian's kernels are built for.
@@ -86,6 +95,22 @@ def uefi(
             until,
             timeout,
         )
+
+
+def variables(store: Path) -> dict[str, bytes]:
+    """What firmware variables are in a file, by name."""
+    data = store.read_bytes()
+    at = struct.unpack_from("<H", data, 48)[0] + STORE_AT
+    found = {}
+    while True:
+        mark, state, _, name, length, _ = VARIABLE.unpack_from(data, at)
+        if mark != VARIABLE_MARK:
+            return found
+        start = at + VARIABLE.size
+        if state == VARIABLE_ADDED:
+            text = data[start : start + name].decode("utf-16-le").rstrip("\0")
+            found[text] = data[start + name : start + name + length]
+        at = -(-(start + name + length) // 4) * 4
 
 
 @contextmanager

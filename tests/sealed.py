@@ -23,14 +23,17 @@ YEAR = timedelta(days=365)
 
 
 @cache
-def rsa_key(name: str = "first", bits: int = 4096) -> rsa.RSAPrivateKey:
+def rsa_key(name: str, bits: int = 4096) -> rsa.RSAPrivateKey:
     """One key a name, made once: making RSA-4096 takes a second."""
     return rsa.generate_private_key(public_exponent=65537, key_size=bits)
 
 
 @cache
-def signing_key(name: str = "producer") -> ed25519.Ed25519PrivateKey:
+def signing_key(name: str) -> ed25519.Ed25519PrivateKey:
     return ed25519.Ed25519PrivateKey.generate()
+
+
+PRODUCER = signing_key("producer")
 
 
 @cache
@@ -84,7 +87,7 @@ def order(**changes: Any) -> seal.Order:
         "kind": ArtifactKind.WEIGHTS,
         "version": 3,
         "recipients": [recipient()],
-        "signers": [signing_key()],
+        "signers": [PRODUCER],
         "producer": "tests",
         "expires": NOW + YEAR,
     }

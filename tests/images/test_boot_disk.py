@@ -16,11 +16,11 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from jewelhouse.images import disk, gpt, initrd, kernel, pcrs, tools, uki
+from jewelhouse.images import disk, gpt, initrd, kernel, machine, pcrs, secure_boot, tools, uki
 from jewelhouse.images.tree import Entry, Kind, from_tar, tree
 from jewelhouse.model import Platform
 
-CMDLINE = "console=ttyS0 panic=-1"
+CMDLINE = machine.COMMAND_LINE
 REGISTERS = ("PCR4", "PCR7", "PCR11", "PCR12")
 # The first process of the root file system: says what the TPM has and switches off.
 FIRST = """#!/bin/sh
@@ -317,3 +317,27 @@ def signer(tmp_path_factory):
     parsed = x509.load_pem_x509_certificate(certificate.read_bytes())
     (directory / "cert.pem").write_bytes(parsed.public_bytes(serialization.Encoding.PEM))
     return directory / "key.pem", directory / "cert.pem"
+
+
+@pytest.fixture(scope="module")
+def keys():
+    """What the firmware with enrolled keys has."""
+    if not booting.ENROLLED.exists():
+        pytest.skip(f"{booting.ENROLLED} is not there: install ovmf")
+    there = booting.variables(booting.ENROLLED)
+    return secure_boot.SecureBoot(
+        platform_key=there["PK"], exchange_keys=there["KEK"], allowed=there["db"], forbidden=there["dbx"]
+    )
+
+
+def test_with_secure_boot_the_registers_are_those_that_were_predicted(parts, signer, keys, console):
+    signed = parts.boot_file("signed", signer=signer)
+    said = booting.uefi(parts.disk(signed), variables=booting.ENROLLED, secure=True, until=DONE)
+    predicted = of_interest(pcrs.predict(signed, secure_boot=keys))
+    assert reported(said) == predicted
+    assert {"PCR4", "PCR7"} <= differing(reported(console), predicted)
+
+
+def test_with_secure_boot_nothing_unsigned_starts(image, signer):
+    said = booting.uefi(image, variables=booting.ENROLLED, secure=True, until="Access Denied|WORKLOAD")
+    assert "WORKLOAD" not in said

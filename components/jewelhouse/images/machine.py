@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jewelhouse.errors import JewelhouseError
-from jewelhouse.images import disk, enclave, initrd, pcrs, rootfs, tools, uki
+from jewelhouse.images import disk, enclave, initrd, pcrs, rootfs, uki
 from jewelhouse.images.assemble import FIRST, Assembled
 from jewelhouse.images.recipe import Recipe
 from jewelhouse.model import Platform
@@ -89,7 +89,6 @@ def build(
                 for name, one in sorted(used.items())
                 if name in wanted or name.startswith("linux-image")
             },
-            "tools": {tool.name: tools.version(tool) for tool in tools.TOOLS if tool.name == "mkfs.erofs"},
         },
     )
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO
 
 from jewelhouse.errors import JewelhouseError
 
@@ -56,18 +55,14 @@ class MalformedPe(JewelhouseError):
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """`size` bytes of memory from `address`, of which the first `stored` are in the file from `offset`, the
-    others zero. `raw` bytes of the file are the section's own, with its padding."""
+    """`size` bytes of memory from `address`. In the file it has `raw` bytes from `offset`: less when the rest
+    is zero, more when they are padded."""
 
     name: str
     address: int
     size: int
     offset: int
     raw: int
-
-    @property
-    def stored(self) -> int:
-        return min(self.size, self.raw)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +136,9 @@ class _Reader:
             raise self.wrong(f"states {directories} data directories, it must be 5 to 16", optional + 108)
         stated = self.field("H", coff + 20)
         if stated != OPTIONAL_HEADER + directories * DIRECTORY:
-            raise self.wrong(f"states {stated} bytes of optional header, its directories do not fit", coff + 20)
+            raise self.wrong(
+                f"states {stated} bytes of optional header, its directories do not fit", coff + 20
+            )
         table = optional + stated
         headers = self.field("I", optional + 60)
         if not table + count * SECTION.size <= headers <= self.size:
@@ -184,8 +181,8 @@ class _Reader:
         for section in sorted((one for one in sections if one.raw), key=lambda one: one.offset):
             if section.offset != expected:
                 raise self.wrong(
-                    f"section {section.name} should begin at {expected - self.start}: firmwares differ in how "
-                    "they hash gaps and overlaps",
+                    f"section {section.name} should begin at {expected - self.start}: firmwares differ in "
+                    "how they hash gaps and overlaps",
                     section.offset - self.start,
                 )
             expected = section.offset + section.raw
@@ -203,69 +200,63 @@ class _Reader:
 
 
 def chunks(path: Path, offset: int, size: int) -> Iterator[memoryview]:
-    """`size` bytes of a file from `offset`; each view is valid until the next. Raises MalformedPe when the file
-    has become shorter."""
+    """`size` bytes of a file from `offset`; each view is valid until the next. Raises MalformedPe when the
+    file has become shorter."""
     buffer = bytearray(min(CHUNK, max(size, 1)))
     with path.open("rb", buffering=0) as file:
-        yield from _chunks(file, path, offset, size, buffer)
-
-
-def _chunks(file: BinaryIO, path: Path, offset: int, size: int, buffer: bytearray) -> Iterator[memoryview]:
-    file.seek(offset)
-    while size:
-        got = file.readinto(memoryview(buffer)[: min(size, len(buffer))])  # type: ignore[attr-defined]
-        if not got:
-            raise MalformedPe("ends early: it changed while it was read", offset, path)
-        size -= got
-        yield memoryview(buffer)[:got]
+        file.seek(offset)
+        while size:
+            got = file.readinto(memoryview(buffer)[: min(size, len(buffer))])
+            if not got:
+                raise MalformedPe("ends early: it changed while it was read", offset, path)
+            size -= got
+            yield memoryview(buffer)[:got]
 
 
 def data(image: Image, section: Section, limit: int = CHUNK) -> bytes:
-    """What a section has in memory. Raises MalformedPe when that is over `limit` bytes."""
+    """The bytes of a section. Raises MalformedPe when they are over `limit` or not all in the file."""
+    _check_stored(image, section)
     if section.size > limit:
         raise MalformedPe(
             f"has {section.size} bytes of {section.name}, at most {limit} are allowed",
             section.offset,
             image.path,
         )
-    return b"".join(map(bytes, chunks(image.path, section.offset, section.stored))).ljust(section.size, b"\0")
+    return b"".join(map(bytes, chunks(image.path, section.offset, section.size)))
 
 
 def digests(image: Image, section: Section, banks: Sequence[str]) -> dict[str, bytes]:
-    """Digests of what a section has in memory, with its zeros, by the name of the hash function."""
-    return _hashed(banks, [lambda: chunks(image.path, section.offset, section.stored)], section)
+    """Digests of a section, without its padding, by the name of the hash function. Raises MalformedPe."""
+    _check_stored(image, section)
+    return _hashed(image.path, [(section.offset, section.offset + section.size)], banks)
+
+
+def _check_stored(image: Image, section: Section) -> None:
+    """Zeros that are only in memory are for variables; nothing that is read or measured has them."""
+    if section.size > section.raw:
+        raise MalformedPe(
+            f"states {section.size} bytes of {section.name} and has {section.raw}", section.offset, image.path
+        )
 
 
 def authenticode(image: Image, banks: Sequence[str]) -> dict[str, bytes]:
-    """The digests that a Secure Boot signature signs and that firmware extends PCR4 with: all but the checksum,
-    the place of the certificates and the certificates."""
+    """The digests that a Secure Boot signature signs and that firmware extends PCR4 with: of all but the
+    checksum, the place of the certificates and the certificates."""
     end = image.certificates[0] if image.certificates else image.start + image.size
-    bounds = [
+    parts = [
         (image.start, image.checksum),
         (image.checksum + 4, image.directory),
         (image.directory + DIRECTORY, end),
     ]
-
-    def part(first: int, last: int) -> Callable[[], Iterator[memoryview]]:
-        return lambda: chunks(image.path, first, last - first)
-
-    return _hashed(banks, [part(first, last) for first, last in bounds])
+    return _hashed(image.path, parts, banks)
 
 
-def _hashed(
-    banks: Sequence[str], parts: Sequence[Callable[[], Iterator[memoryview]]], zeros: Section | None = None
-) -> dict[str, bytes]:
+def _hashed(path: Path, parts: Sequence[tuple[int, int]], banks: Sequence[str]) -> dict[str, bytes]:
     states = {bank: hashlib.new(bank) for bank in banks}
-    for part in parts:
-        for piece in part():
+    for first, last in parts:
+        for piece in chunks(path, first, last - first):
             for state in states.values():
                 state.update(piece)
-    left = zeros.size - zeros.stored if zeros else 0
-    while left:
-        piece = bytes(min(left, CHUNK))
-        for state in states.values():
-            state.update(piece)
-        left -= len(piece)
     return {bank: state.digest() for bank, state in states.items()}
 
 
@@ -293,9 +284,25 @@ def certificates(image: Image) -> tuple[bytes, ...]:
     return tuple(found)
 
 
+def append_certificate(image: Image, signature: bytes) -> None:
+    """Writes a PKCS #7 signature behind an image that is a file of its own and has none."""
+    if image.start or image.certificates or image.size % 8:
+        raise ValueError("only a whole file without a signature, of a multiple of 8 bytes, can get one")
+    entry = CERTIFICATE.pack(CERTIFICATE.size + len(signature), REVISION, PKCS7) + signature
+    entry += bytes(-len(entry) % 8)
+    with image.path.open("r+b") as file:
+        file.seek(image.size)
+        file.write(entry)
+        file.seek(image.directory)
+        file.write(struct.pack("<II", image.size, len(entry)))
+
+
 def in_memory(image: Image) -> None:
-    """Checks that sections neither overlap each other nor the headers where they are loaded. Raises MalformedPe."""
-    places = sorted((section.address, section.address + section.size, section.name) for section in image.sections)
+    """Checks that sections overlap neither each other nor the headers where they are loaded, so that memory has
+    what the file has. Raises MalformedPe."""
+    places = sorted(
+        (section.address, section.address + section.size, section.name) for section in image.sections
+    )
     for (_, end, before), (start, _, name) in pairwise([(0, image.headers, "headers"), *places]):
         if start < end:
             raise MalformedPe(f"loads {name} over its {before}", image.start, image.path)

@@ -32,12 +32,14 @@ class Tool:
 # Packages of Debian 12 and Ubuntu 24.04 (packages.debian.org, packages.ubuntu.com, 2026-11).
 TOOLS = (
     Tool("mmdebstrap", "mmdebstrap", "root file systems from Debian packages", builds=True),
-    Tool("mkfs.erofs", "erofs-utils", "read-only root file systems of disks", builds=True, version=("-V",)),
     Tool("newuidmap", "uidmap", "builds without root", version=()),
     Tool("qemu-system-x86_64", "qemu-system-x86", "boots what was built"),
     Tool("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf", "firmware of booted disks", version=()),
     Tool("swtpm", "swtpm", "TPM of booted disks"),
     Tool("swtpm_setup", "swtpm-tools", "TPM of booted disks"),
+    Tool("fsck.erofs", "erofs-utils", "compares root file systems of disks", version=("-V",)),
+    Tool("sfdisk", "fdisk", "compares partition tables"),
+    Tool("sgdisk", "gdisk", "compares partition tables"),
     Tool("veritysetup", "cryptsetup-bin", "compares dm-verity trees"),
     Tool("skopeo", "skopeo", "compares container images"),
     Tool("umoci", "umoci", "compares container images"),

@@ -48,13 +48,14 @@ def directory() -> Path:
 
 @dataclass(kw_only=True)
 class Sealing:
-    """One sealing under way. `again`: finished files must be read once more before they are believed,
+    """One sealing under way. `resumed`: an earlier run left something of it. `again`: finished files must be read once more before they are believed,
     because the machine was restarted and may have lost what it had not written to disk."""
 
     dek: bytes = field(repr=False)
     data: str
     done: dict[str, tuple[Entry, File]]
     again: bool = False
+    resumed: bool = False
     _log: IO[bytes] | None = None
     _path: Path | None = None
     _waiting: list[str] = field(default_factory=list)
@@ -194,7 +195,7 @@ def _resumed(log: IO[bytes], store: Store, artifact: str, version: int, now: dat
         again = head["boot"] != _boot()
     except (ValueError, KeyError, TypeError, InvalidTag, Missing):
         return None
-    return Sealing(dek=opened, data=data, done=done, again=again)
+    return Sealing(dek=opened, data=data, done=done, again=again, resumed=True)
 
 
 def _done(lines: Iterable[bytes]) -> Iterable[tuple[str, tuple[Entry, File]]]:

@@ -25,7 +25,7 @@ from jewelhouse.weights.manifest import File, Manifest
 from jewelhouse.weights.resume import Sealing
 from jewelhouse.weights.signing import PrivateKey
 from jewelhouse.weights.sources import Changed, Entry, Source, Tree
-from jewelhouse.weights.stores import Missing, Store
+from jewelhouse.weights.stores import Missing, Store, StoreError
 from jewelhouse.weights.work import WAITING, WHOLE, Progress, each, processors, silent
 
 
@@ -92,13 +92,17 @@ def seal(
             keys=wrap.wrap(sealing.dek, order.recipients),
         )
         envelope = form.envelope(found, order.signers)
-        if kept or sealing.done:
+        if sealing.resumed:
             _tidy(store, found)
         store.put(form.NAME, envelope)
-    except BaseException:
+    except BaseException as error:
         sealing.close()
         if states is None:
             store.delete(f"data/{sealing.data}")
+        if isinstance(error, OSError):
+            raise StoreError(
+                f"cannot be sealed: {error.strerror}", where=str(error.filename or source.url)
+            ) from error
         raise
     sealing.end(store)
     return Sealed(manifest=found, kept=kept)
@@ -171,8 +175,8 @@ def _files(
         started = time.time_ns()
         return started, one.seal(entry)
 
-    if local and rest:
-        os.makedirs(store.path(f"data/{sealing.data}") or "", exist_ok=True)
+    if (directory := store.path(f"data/{sealing.data}")) is not None:
+        os.makedirs(directory, exist_ok=True)
     for entry, (started, file) in each(work, rest, 1 if local else max(jobs, WAITING)):
         began[entry.path] = started
         files[entry.path] = file

@@ -67,14 +67,14 @@ def signed_bytes(payload: bytes, payload_type: str = PAYLOAD_TYPE) -> bytes:
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
 
-def sign(payload: bytes, keys: Sequence[PrivateKey]) -> bytes:
+def sign(payload: bytes, keys: Sequence[PrivateKey], payload_type: str = PAYLOAD_TYPE) -> bytes:
     """An envelope with one signature of each key."""
     if not keys:
         raise ValueError("an envelope needs a signature")
-    text = signed_bytes(payload)
+    text = signed_bytes(payload, payload_type)
     envelope = {
         "payload": base64.b64encode(payload).decode(),
-        "payloadType": PAYLOAD_TYPE,
+        "payloadType": payload_type,
         "signatures": [
             {"keyid": identity(key.public_key()), "sig": base64.b64encode(_signature(key, text)).decode()}
             for key in keys
@@ -83,7 +83,7 @@ def sign(payload: bytes, keys: Sequence[PrivateKey]) -> bytes:
     return json.dumps(envelope, separators=(",", ":")).encode()
 
 
-def unpack(data: bytes, where: str = "manifest") -> Envelope:
+def unpack(data: bytes, where: str = "manifest", payload_type: str = PAYLOAD_TYPE) -> Envelope:
     """The parts of an envelope, none of which is to be believed yet. Raises MalformedManifest."""
     if len(data) > LARGEST_ENVELOPE:
         raise MalformedManifest(f"is larger than {LARGEST_ENVELOPE} bytes", where=where)
@@ -93,8 +93,8 @@ def unpack(data: bytes, where: str = "manifest") -> Envelope:
         raise MalformedManifest(f"is not JSON: {error}", where=where) from error
     if not isinstance(found, dict) or set(found) != {"payload", "payloadType", "signatures"}:
         raise MalformedManifest("is no DSSE envelope: payload, payloadType, signatures", where=where)
-    if found["payloadType"] != PAYLOAD_TYPE:
-        raise MalformedManifest(f"payloadType is not {PAYLOAD_TYPE}", where=where)
+    if found["payloadType"] != payload_type:
+        raise MalformedManifest(f"payloadType is not {payload_type}", where=where)
     signatures = found["signatures"]
     if not isinstance(signatures, list) or not 0 < len(signatures) <= MOST_SIGNATURES:
         raise MalformedManifest(f"must have 1 to {MOST_SIGNATURES} signatures", where=where)
@@ -124,15 +124,19 @@ def _bytes(value: object, where: str) -> bytes:
 
 
 def verified(
-    data: bytes, signers: Iterable[PublicKey], threshold: int = 1, where: str = "manifest"
+    data: bytes,
+    signers: Iterable[PublicKey],
+    threshold: int = 1,
+    where: str = "manifest",
+    payload_type: str = PAYLOAD_TYPE,
 ) -> tuple[bytes, tuple[str, ...]]:
     """The payload of an envelope, and which of `signers` signed it.
 
     Raises MalformedManifest for what is no envelope, Untrusted where fewer than `threshold` different pinned
     keys signed. Signatures of others count for nothing; the same key twice counts once.
     """
-    envelope = unpack(data, where)
-    text = signed_bytes(envelope.payload)
+    envelope = unpack(data, where, payload_type)
+    text = signed_bytes(envelope.payload, payload_type)
     pinned = {identity(key): key for key in signers}
     found = tuple(
         name

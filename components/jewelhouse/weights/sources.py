@@ -20,7 +20,7 @@ _KINDS = (
     (
         stat.S_ISLNK,
         "is a symbolic link",
-        "put what it points to in its place: a link would be sealed as a name",
+        "put what it points to in its place",
     ),
     (stat.S_ISFIFO, "is a named pipe", "only files can be sealed"),
     (stat.S_ISSOCK, "is a socket", "only files can be sealed"),
@@ -91,9 +91,8 @@ class LocalSource:
                     empty.append(path)
                 elif info is not None:
                     if kind := _kind(info.st_mode):
-                        problems.append(
-                            Problem(where=os.path.join(self.url, path), what=kind[0], remedy=kind[1])
-                        )
+                        where = f"{self.url}: {path!r}"
+                        problems.append(Problem(where=where, what=kind[0], remedy=kind[1]))
                     found[path] = Entry(
                         path, info.st_size, _mark(info), max(info.st_mtime_ns, info.st_ctime_ns)
                     )

@@ -162,13 +162,13 @@ class LocalStore:
 
     def sizes(self, prefix: str) -> dict[str, int]:
         found: dict[str, int] = {}
-        waiting = [prefix.rstrip("/")]
+        waiting = [prefix.rstrip("/") or "."]
         while waiting:
             directory = waiting.pop()
             try:
                 with os.scandir(self.root / directory) as entries:
                     for entry in entries:
-                        name = f"{directory}/{entry.name}"
+                        name = entry.name if directory == "." else f"{directory}/{entry.name}"
                         if entry.is_dir(follow_symlinks=False):
                             waiting.append(name)
                         elif entry.is_file(follow_symlinks=False):

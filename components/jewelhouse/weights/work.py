@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
 from typing import Protocol, TypeVar
 
 # What is this small is read, sealed and written in one piece.
@@ -40,28 +41,37 @@ def processors(jobs: int | None) -> int:
 
 
 def each(call: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[tuple[T, R]]:
-    """Every item with its result, in any order, `workers` at a time; the first error ends it.
+    """Every item with its result, in any order, `workers` at a time.
 
-    No more is begun than workers can take: memory stays bounded however many items there are.
+    No more is begun than workers can take: memory stays bounded however many items there are. The first error
+    ends it, once what was under way is done and has been given out: that work is not lost.
     """
     if workers <= 1:
         for item in items:
             yield item, call(item)
         return
     waiting: dict[Future[R], T] = {}
+    failed: BaseException | None = None
     rest = iter(items)
     with ThreadPoolExecutor(workers, thread_name_prefix="weights") as pool:
         try:
             while True:
-                while len(waiting) < 2 * workers and (item := next(rest, _END)) is not _END:
-                    waiting[pool.submit(call, item)] = item  # pyright: ignore[reportArgumentType]
+                for item in islice(rest, 0 if failed else 2 * workers - len(waiting)):
+                    waiting[pool.submit(call, item)] = item
                 if not waiting:
-                    return
+                    break
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                    yield waiting.pop(future), future.result()
+                    item = waiting.pop(future)
+                    if future.cancelled():
+                        continue
+                    if error := future.exception():
+                        failed = failed or error
+                        for other in waiting:
+                            other.cancel()
+                    else:
+                        yield item, future.result()
         finally:
             for future in waiting:
                 future.cancel()
-
-
-_END = object()
+    if failed is not None:
+        raise failed
