@@ -63,6 +63,7 @@ def uefi(
     *,
     variables: Path | None = None,
     secure: bool = False,
+    network: str = "",
     memory: int = 1024,
     until: str,
     timeout: float = TIMEOUT,
@@ -70,7 +71,8 @@ def uefi(
     """Boots a disk on a machine with UEFI firmware and a TPM whose SHA-256 and SHA-384 banks are active.
 
     `variables`: the firmware's, with the keys that are enrolled; `secure`: the firmware that asks for a
-    signature once there are keys. The disk itself is not written to. Raises BootError.
+    signature once there are keys. `network`: model of a network card, whose network has DHCP and no way out.
+    The disk itself is not written to. Raises BootError.
     """
     code = FIRMWARE / ("OVMF_CODE_4M.secboot.fd" if secure else "OVMF_CODE_4M.fd")
     variables = variables or FIRMWARE / "OVMF_VARS_4M.fd"
@@ -91,6 +93,7 @@ def uefi(
                 *("-device", "tpm-tis,tpmdev=tpm0"),
                 *("-drive", f"if=none,id=disk,format=raw,file={disk},snapshot=on"),
                 *("-device", "nvme,drive=disk,serial=jewelhouse"),
+                *(("-nic", f"user,restrict=on,model={network}") if network else ()),
             ],
             until,
             timeout,

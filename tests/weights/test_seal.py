@@ -215,7 +215,7 @@ def _socket(path: Path) -> None:
     ("make", "says"),
     [
         pytest.param(lambda path: path.symlink_to("config.json"), "is a symbolic link", id="a-link"),
-        pytest.param(lambda path: path.symlink_to("/etc/passwd"), "symbolic link", id="a-link-out"),
+        pytest.param(lambda path: path.symlink_to("/etc/passwd"), "is a symbolic link", id="a-link-out"),
         pytest.param(lambda path: path.symlink_to("."), "is a symbolic link", id="a-link-to-a-directory"),
         pytest.param(lambda path: path.symlink_to("gone"), "is a symbolic link", id="a-link-to-nothing"),
         pytest.param(lambda path: os.mkfifo(path), "is a named pipe", id="a-pipe-that-never-ends"),

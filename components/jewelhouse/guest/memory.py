@@ -16,6 +16,8 @@ from jewelhouse.errors import JewelhouseError
 MEMORY = {0x01021994: "tmpfs", 0x858458F6: "ramfs"}
 # linux prctl.h, mman.h
 PR_SET_DUMPABLE, MCL_CURRENT, MCL_FUTURE = 4, 1, 2
+# What is memory on hosts and enclaves, and what is in containers.
+PLACES = (Path("/run"), Path("/dev/shm"))
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -31,6 +33,14 @@ def file_system(path: Path) -> int:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), str(path))
     return int.from_bytes(buffer.raw[:8], "little") & 0xFFFFFFFF
+
+
+def somewhere() -> Path:
+    """The usual folder in memory. Raises NotMemory where there is none."""
+    for place in PLACES:
+        if place.is_dir() and file_system(place) in MEMORY:
+            return place / "jewelhouse"
+    raise NotMemory("lie on disks", where=", ".join(map(str, PLACES)), remedy="mount tmpfs on one of them")
 
 
 def lock_down() -> None:

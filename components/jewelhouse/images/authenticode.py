@@ -103,7 +103,7 @@ def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
 
 
 def sign(path: Path, *, key: Path, certificate: Path) -> None:
-    """Appends a signature to an image that has none. `key` and `certificate` are PEM, RSA of 2048 bits or more.
+    """Appends a signature to an image that has none. `key` and `certificate`: PEM, RSA of 2048 bits or more.
 
     Raises JewelhouseError for a key that does not fit its certificate or that firmware does not take.
     """

@@ -26,6 +26,7 @@ from jewelhouse.model import Platform
 Report = Callable[[str], None]
 RESULT = "built.json"
 SBOM = "sbom.cdx.json"
+PROVENANCE = "provenance.dsse.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +55,11 @@ def build(
     cache: Path,
     trust: Mapping[str, object] | None = None,
     signer: tuple[Any, Any] | None = None,
+    attested: Path | None = None,
     report: Report = lambda line: None,
 ) -> Built:
-    """Builds the image of a recipe for a platform into the folder `out`/name/platform.
+    """Builds the image of a recipe for a platform into the folder `out`/name/platform, with its bill of
+    materials, and with provenance signed by the private key in the file `attested` when there is one.
 
     `trust` takes the place of the recipe's trust settings; `signer` (private key, certificate) signs an
     enclave image. Raises JewelhouseError for what is missing or does not fit; then nothing has changed.
@@ -70,7 +73,7 @@ def build(
     assembled = assemble.assemble(recipe, platform, cache=cache, trust=trust, report=report)
     inputs = _inputs(assembled)
     target = out / recipe.name / platform
-    key = _key(recipe, inputs, trust, signer)
+    key = _key(recipe, inputs, trust, signer, attested)
     if kept := _kept(target, key):
         report(f"{recipe.name} for {platform}: nothing changed")
         return kept
@@ -82,7 +85,7 @@ def build(
         built = _MAKERS[platform](recipe, platform, assembled, made, cache, signer, report)
         used = {"jewelhouse": __version__, **_versions(("mmdebstrap",))}
         built = {**built, "inputs": {"tools": used, **inputs, **built.get("inputs", {})}}
-        # (made / SBOM).write_bytes(sbom.document(recipe, platform, assembled))
+        beside(made, recipe, platform, assembled, built, attested)
         record = {"key": key, "recipe": recipe.digest, **built}
         (made / RESULT).write_text(json.dumps(record, indent=1, sort_keys=True), encoding="utf-8")
         shutil.rmtree(target, ignore_errors=True)
@@ -92,13 +95,37 @@ def build(
     return found
 
 
+def beside(
+    made: Path,
+    recipe: Recipe,
+    platform: Platform,
+    assembled: Assembled,
+    built: Mapping[str, Any],
+    attested: Path | None,
+) -> None:
+    """Writes what accompanies an image: its bill of materials and, with a key, its signed provenance."""
+    from jewelhouse.images import provenance, sbom
+
+    (made / SBOM).write_bytes(sbom.document(recipe, platform, assembled, built["inputs"].get("kernel", {})))
+    if attested is not None:
+        said = provenance.statement(
+            recipe,
+            platform,
+            file=built["path"],
+            digest=built["digest"],
+            measurements=built["measurements"],
+            inputs=built["inputs"],
+        )
+        (made / PROVENANCE).write_bytes(provenance.sign(said, attested))
+
+
 def assembled_size(assembled: Assembled) -> int:
     """Size of all files in whole megabytes."""
     return sum(entry.size for entry in assembled.whole.values()) // 1_000_000
 
 
-def _key(recipe: Recipe, inputs: Mapping[str, Any], trust: object, signer: object) -> str:
-    said = [recipe.digest, __version__, inputs, trust, signer is not None, _code()]
+def _key(recipe: Recipe, inputs: Mapping[str, Any], trust: object, signer: object, attested: object) -> str:
+    said = [recipe.digest, __version__, inputs, trust, signer is not None, attested is not None, _code()]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 

@@ -21,14 +21,16 @@ from jewelhouse.templates import render
 PACKAGES = ("busybox-static", "dmsetup")
 BUSYBOX = "usr/bin/busybox"
 DMSETUP = "usr/sbin/dmsetup"
-APPLETS = (*("cat", "grep", "head", "insmod", "mkdir", "mount", "poweroff", "sh", "sleep", "switch_root"),)
+APPLETS = (
+    *("cat", "grep", "head", "insmod", "mkdir", "mount"),
+    *("poweroff", "sh", "sleep", "switch_root"),
+)
 LIBRARIES = ("usr/lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu", "usr/lib")
 # Words of the measured command line: what the verity device is made of.
 ROOT_HASH, SALT, BLOCKS = "roothash", "jewelhouse.salt", "jewelhouse.blocks"
 # How long disks may take to show up, in seconds.
 WAIT = 60
-# Loaded before the root file system is there. The digest in plain code is several times slower than that which
-# uses the processor's own instructions.
+# The digest in plain code is several times slower than the one with the processor's own instructions.
 VERITY = ("dm_verity", "erofs")
 DIGEST: Mapping[str, tuple[str, ...]] = {"x86_64": ("sha256_ssse3",), "aarch64": ()}
 # Disks and network of the machines, and the device that their reports come from. Debian's cloud kernel has

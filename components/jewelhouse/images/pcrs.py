@@ -1,8 +1,8 @@
 """The TPM registers that a unified kernel image will have, computed from its bytes.
 
 They hold where the firmware starts the image by itself, as clouds' virtual machines do: no boot loader or
-shim before it, and nothing beside it on the EFI system partition. What else is started or handed over shows in
-PCR4 or PCR12, so a policy pins both (GHSA-xrv8-2pf5-f3q7).
+shim before it, and nothing beside it on the EFI system partition. What else is started or handed over shows
+in PCR4 or PCR12, so a policy pins both (GHSA-xrv8-2pf5-f3q7).
 Sources: TCG PC Client Platform Firmware Profile 1.06, 3.3.4; uapi-group.org, Linux TPM PCR Registry;
 systemd/systemd: src/boot/stub.c; tianocore/edk2: DxeTpm2MeasureBootLib and Tcg2Dxe (2026-11).
 """

@@ -298,8 +298,8 @@ def append_certificate(image: Image, signature: bytes) -> None:
 
 
 def in_memory(image: Image) -> None:
-    """Checks that sections overlap neither each other nor the headers where they are loaded, so that memory has
-    what the file has. Raises MalformedPe."""
+    """Checks that sections overlap neither each other nor the headers where they are loaded, so that memory
+    has what the file has. Raises MalformedPe."""
     places = sorted(
         (section.address, section.address + section.size, section.name) for section in image.sections
     )

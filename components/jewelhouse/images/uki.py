@@ -2,7 +2,8 @@
 
 Built by systemd's ukify on systemd's stub, both from the packages of the image's own suite; what was built is
 read back and compared with what went in. `read` takes anybody's.
-Sources: uapi-group.org, Unified Kernel Image; systemd/systemd: src/fundamental/uki.h, src/boot/pe.c (2026-11).
+Sources: uapi-group.org, Unified Kernel Image; systemd/systemd: src/fundamental/uki.h and src/boot/pe.c
+(2026-11).
 """
 
 from __future__ import annotations

@@ -48,8 +48,9 @@ def directory() -> Path:
 
 @dataclass(kw_only=True)
 class Sealing:
-    """One sealing under way. `resumed`: an earlier run left something of it. `again`: finished files must be read once more before they are believed,
-    because the machine was restarted and may have lost what it had not written to disk."""
+    """One sealing under way. `resumed`: an earlier run left something of it. `again`: finished files must be
+    read once more before they are believed, because the machine was restarted and may have lost what it had
+    not written to disk."""
 
     dek: bytes = field(repr=False)
     data: str
