@@ -4,7 +4,7 @@ STACK ?= dev
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help set-up up down preview test lint format bench tools images oracle docs clean
+.PHONY: help set-up up down preview test lint format bench tools dmverity images oracle docs clean
 
 help: ## List what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 18
@@ -40,7 +40,10 @@ bench: set-up ## Measure; prints `name value bound` for each, and fails over a b
 tools: ## Install what images are built, booted and compared with (Debian, Ubuntu)
 	@$(PYTHON) tools/install_tools.py
 
-images: set-up tools ## Build every image of templates/images
+dmverity: ## Build Microsoft's hasher of container layers, for Azure's container policies (needs Go)
+	@cd tools/dmverity && GOFLAGS=-mod=readonly go build -trimpath -o ../../.jewelhouse/bin/dmverity-vhd github.com/Microsoft/hcsshim/cmd/dmverity-vhd
+
+images: set-up tools dmverity ## Build every image of templates/images
 	@$(BIN)/jewelhouse image build
 
 oracle: ## Build AWS's own enclave image builder, to compare with (needs cargo)

@@ -54,7 +54,7 @@ def magic(version: str) -> bytes:
 def uki(
     *sections: tuple[str, bytes], stub: str = "257.13-1", kernel: bytes = KERNEL, machine: int = X86_64
 ) -> bytes:
-    """A unified kernel image: a stub of this version, a kernel, a command line, and `sections` behind them."""
+    """A unified kernel image: a stub of this version, kernel, command line, and `sections` behind them."""
     own = [(".text", b"stub"), (".sdmagic", magic(stub))]
     given = {name for name, _ in sections}
     base = [(".linux", kernel), (".cmdline", b"quiet")]

@@ -35,6 +35,22 @@ NamesArgument = Annotated[
 PlatformOption = Annotated[
     list[Platform] | None, typer.Option("--platform", help="Only for this platform. Repeatable.")
 ]
+SignOption = Annotated[
+    tuple[Path, Path] | None,
+    typer.Option(
+        "--sign-enclave",
+        metavar="KEY CERTIFICATE",
+        help="ECDSA key and its certificate (PEM) to sign enclave images with; adds PCR8.",
+    ),
+]
+ProvenanceOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--provenance-key",
+        metavar="KEY",
+        help="Private key (PEM, Ed25519 or ECDSA) to sign an in-toto provenance beside each image with.",
+    ),
+]
 OutOption = Annotated[
     Path | None, typer.Option("--out", help="Folder for the images; .jewelhouse/images/out without it.")
 ]
@@ -47,14 +63,53 @@ def image() -> None:
 
 @app.command()
 def measure(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Enclave image (EIF), whatever built it.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Enclave image (.eif) or unified kernel image (.efi).")
+    ],
+    keys: Annotated[
+        tuple[Path, Path, Path] | None,
+        typer.Option(
+            "--secure-boot",
+            metavar="PK KEK DB",
+            help="Secure Boot variables (EFI signature lists) of the machine, for a unified kernel image.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the registers that an enclave from this image will report; exit 2 for a malformed file."""
+    """Print the registers that a machine started from this image will report; exit 2 for a malformed file."""
     try:
-        found = eif.measure(file)
+        with file.open("rb") as opened:
+            start = opened.read(2)
+        if start == b"MZ":
+            _firmware(file, keys, as_json)
+        else:
+            _enclave(file, as_json)
     except OSError as error:
         raise Problems([Problem(where=str(file), what=f"cannot be read: {error.strerror}")]) from error
+
+
+def _firmware(file: Path, keys: tuple[Path, Path, Path] | None, as_json: bool) -> None:
+    from jewelhouse.images import pcrs
+    from jewelhouse.images.secure_boot import SecureBoot
+
+    boot = SecureBoot(**dict(zip(_VARIABLES, map(Path.read_bytes, keys), strict=True))) if keys else None
+    found = pcrs.predict(file, secure_boot=boot)
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"unified kernel image, Secure Boot {'on' if boot else 'off'}")
+    for bank, registers in found.items():
+        for name, value in registers.items():
+            console.print(f"{bank}:{name} {value}")
+
+
+_VARIABLES = ("platform_key", "exchange_keys", "allowed")
+
+
+def _enclave(file: Path, as_json: bool) -> None:
+    try:
+        found = eif.measure(file)
     except eif.MalformedImage as error:
         raise Problems(
             Problem(where=f"{file}: {problem.where}", what=problem.what) for problem in error.problems
@@ -78,12 +133,14 @@ def build(
     names: NamesArgument = None,
     platforms: PlatformOption = None,
     out: OutOption = None,
+    sign: SignOption = None,
+    provenance: ProvenanceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Build images and print what they measure. The same recipe and packages give the same bytes."""
     project = stackfile.project_directory()
     made = [
-        _build(one, platform, out or project / KEPT / "out", project)
+        _build(one, platform, out or project / KEPT / "out", project, sign, provenance)
         for one, platform in _chosen(project, names, platforms)
     ]
     if as_json:
@@ -110,6 +167,8 @@ def lock(
             help="Name that a cloud gave to an imported disk, such as server/aws-nitrotpm=ami-…. Repeatable.",
         ),
     ] = None,
+    sign: SignOption = None,
+    provenance: ProvenanceOption = None,
     keep_previous: Annotated[
         bool,
         typer.Option(
@@ -121,7 +180,10 @@ def lock(
     """Build images and write their measurements to images.lock.yaml, which the stacks' policies read."""
     project = stackfile.project_directory()
     chosen = list(_chosen(project, names, platforms))
-    built = [_build(one, platform, out or project / KEPT / "out", project) for one, platform in chosen]
+    built = [
+        _build(one, platform, out or project / KEPT / "out", project, sign, provenance)
+        for one, platform in chosen
+    ]
     changes = lockfile.write(
         stackfile.stacks_directory(project) / LOCK,
         built,
@@ -211,7 +273,14 @@ def _chosen(
     yield from pairs
 
 
-def _build(one: Recipe, platform: Platform, out: Path, project: Path) -> Built:
+def _build(
+    one: Recipe,
+    platform: Platform,
+    out: Path,
+    project: Path,
+    sign: tuple[Path, Path] | None = None,
+    provenance: Path | None = None,
+) -> Built:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     with console.status(f"{one.name} for {platform}"):
         return builder.build(
@@ -219,8 +288,18 @@ def _build(one: Recipe, platform: Platform, out: Path, project: Path) -> Built:
             platform,
             out,
             cache=project / KEPT,
+            signer=_signer(sign) if platform is Platform.AWS_ENCLAVE else None,
+            attested=provenance,
             report=lambda line: console.print(f"[dim]{shown(line)}[/dim]"),
         )
+
+
+def _signer(sign: tuple[Path, Path] | None) -> tuple[Any, Any] | None:
+    if sign is None:
+        return None
+    from jewelhouse.images import eif_signature
+
+    return eif_signature.load(*sign)
 
 
 def _references(given: list[str]) -> dict[tuple[str, str], str]:

@@ -124,8 +124,15 @@ def assembled_size(assembled: Assembled) -> int:
     return sum(entry.size for entry in assembled.whole.values()) // 1_000_000
 
 
-def _key(recipe: Recipe, inputs: Mapping[str, Any], trust: object, signer: object, attested: object) -> str:
-    said = [recipe.digest, __version__, inputs, trust, signer is not None, attested is not None, _code()]
+def _key(
+    recipe: Recipe,
+    inputs: Mapping[str, Any],
+    trust: object,
+    signer: tuple[Any, Any] | None,
+    attested: Path | None,
+) -> str:
+    by = signer[1].signature.hex() if signer else None
+    said = [recipe.digest, __version__, inputs, trust, by, attested is not None, _code()]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
@@ -278,13 +285,15 @@ def _machine(
 
     path = made / "disk.raw"
     found = machine.build(recipe, platform, assembled, path, cache, report)
+    (made / "registers.json").write_text(json.dumps(found.registers, indent=1, sort_keys=True))
+    bank, names = machine.COMPARED.get(platform, ("", ()))
     return {
         "path": path.name,
         "digest": file_digest(path),
         "size": path.stat().st_size,
         # The cloud gives a disk its name when it is imported there.
         "reference": None,
-        "measurements": found.measurements,
+        "measurements": {name: found.registers[bank][name] for name in names},
         "inputs": found.inputs,
     }
 

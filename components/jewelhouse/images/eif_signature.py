@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from pathlib import Path
 from typing import Any
 
 import cbor2
@@ -18,6 +19,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 
+from jewelhouse.errors import JewelhouseError
 from jewelhouse.images.eif import MalformedImage, extend
 
 # COSE algorithm -> hash and size of r and s: RFC 9053, section 2.1. Nitro signs with these three.
@@ -46,6 +48,27 @@ def section(pcr0: bytes, key: ec.EllipticCurvePrivateKey, certificate: x509.Cert
     message = cbor2.dumps([protected, {}, payload, r.to_bytes(size, "big") + s.to_bytes(size, "big")])
     pem = certificate.public_bytes(serialization.Encoding.PEM)
     return cbor2.dumps([{"signing_certificate": list(pem), "signature": list(message)}])
+
+
+def load(key: Path, certificate: Path) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+    """A signing key and its certificate from PEM files.
+
+    Raises JewelhouseError, naming the file, for what is no such key or certificate, or not a pair.
+    """
+    try:
+        private = serialization.load_pem_private_key(key.read_bytes(), None)
+        found = x509.load_pem_x509_certificate(certificate.read_bytes())
+    except OSError as error:
+        raise JewelhouseError(f"cannot be read: {error.strerror}", where=str(error.filename)) from error
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise JewelhouseError(
+            "are no private key without password and certificate in PEM", where=f"{key}, {certificate}"
+        ) from error
+    if not isinstance(private, ec.EllipticCurvePrivateKey) or private.curve.name not in CURVES:
+        raise JewelhouseError("is no key on P-256, P-384 or P-521", where=str(key))
+    if private.public_key() != found.public_key():
+        raise JewelhouseError(f"belongs to another key than {key}", where=str(certificate))
+    return private, found
 
 
 def register(data: bytes, pcr0: bytes, offset: int) -> str:

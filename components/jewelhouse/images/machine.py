@@ -21,16 +21,20 @@ STUB = "usr/lib/systemd/boot/efi"
 UKIFY = "usr/lib/systemd/ukify"
 # A machine that panics goes off; names of network interfaces do not depend on where a card sits.
 COMMAND_LINE = "console=ttyS0 panic=-1 net.ifnames=0 lockdown=confidentiality"
-# What key services compare, in the bank that AWS's NitroTPM reports (KMS developer guide, condition keys for
-# attested platforms, 2026-10).
-BANK = "sha384"
+# The disk's unified kernel image, kept beside it: what a firmware starts and `image measure` reads.
+UKI = "image.efi"
+# What the key service of a platform compares: AWS, in NitroTPM's SHA-384 bank; without Secure Boot PCR7 says
+# nothing (KMS developer guide, condition keys for attested platforms, 2026-10). No other compares any.
+COMPARED: Mapping[Platform, tuple[str, tuple[str, ...]]] = {
+    Platform.AWS_NITROTPM: ("sha384", ("PCR4", "PCR12")),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """Registers of a built disk by name, in AWS's bank, and what else went into it."""
+    """Registers of a built disk by bank and name, Secure Boot off, and what else went into it."""
 
-    measurements: Mapping[str, str]
+    registers: Mapping[str, Mapping[str, str]]
     inputs: Mapping[str, Mapping[str, str]]
 
 
@@ -42,7 +46,10 @@ def build(
     cache: Path,
     report: Callable[[str], None] = lambda line: None,
 ) -> Machine:
-    """Writes the raw disk. Raises JewelhouseError for what is missing or does not fit."""
+    """Writes the raw disk, and its unified kernel image beside it.
+
+    Raises JewelhouseError for what is missing or does not fit.
+    """
     architecture = recipe.settings.targets[platform].architecture
     if architecture not in STUBS:
         raise JewelhouseError(f"disks are not built for {architecture}", where="architecture")
@@ -78,11 +85,12 @@ def build(
         )
         report("disk")
         disk.build(disk.Disk(uki=image, root=root, architecture=architecture), destination)
-        registers = pcrs.predict(image)[BANK]
+        registers = pcrs.predict(image)
+        image.replace(destination.with_name(UKI))
     wanted = {*PACKAGES, *initrd.PACKAGES}
     used = {one.name: one for one in (*boot.packages, *joining.packages, *small.packages)}
     return Machine(
-        measurements={name: registers[name] for name in ("PCR4", "PCR7", "PCR11", "PCR12")},
+        registers=registers,
         inputs={
             "kernel": {
                 name: f"{one.version} sha256:{one.sha256}"
