@@ -35,6 +35,27 @@ def eif(*arguments: str | Path) -> dict[str, str]:
     return json.loads(done.stdout)
 
 
+ENFORCER = PROJECT / ".jewelhouse" / "bin" / "policy-oracle"
+
+
+def enforced(policy: str, steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What hcsshim's own enforcer, which guards a confidential container group, answers to each step of a
+    container's life under `policy`; `Refused` is None for what it allows."""
+    named = os.environ.get("JEWELHOUSE_POLICY_ORACLE")
+    path = Path(named) if named else ENFORCER
+    if not path.is_file():
+        pytest.skip("hcsshim's policy enforcer is not built: run `make oracle` (needs Go)")
+    done = subprocess.run(
+        [path],
+        input=json.dumps({"policy": policy, "steps": steps}),
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    return json.loads(done.stdout)
+
+
 IAM = PROJECT / "tools" / "iam-oracle"
 
 

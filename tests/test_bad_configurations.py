@@ -266,7 +266,12 @@ BAD: list[tuple[str, Change | list[Change], str, str]] = [
     ),
     ("dev", enclave(2, "16GiB"), "stages.finetune.machine.enclave.memory", "at most 15GiB"),
     ("dev", enclave(2, "2500MiB"), "stages.finetune.machine.enclave.memory", "for example 3GiB"),
-    ("dev", enclave(2, "1GiB"), "stages.finetune.machine.enclave.memory", "4 times the image"),
+    (
+        "dev",
+        [enclave_image(size=512 * 1024**2), enclave(2, "1GiB")],
+        "stages.finetune.machine.enclave.memory",
+        "4 times the image",
+    ),
     ("dev", put("stages.finetune.gpu", "H100"), "stages.finetune.gpu", "aws-nitrotpm"),
     (
         "dev",

@@ -24,7 +24,8 @@ import typer.main
 from rich.console import Console
 
 from jewelhouse import picture, settings, stackfile
-from jewelhouse.images.lock import ImageEntry
+from jewelhouse.images import lock, recipe, tools
+from jewelhouse.images.lock import BuiltFrom, ImageEntry
 from jewelhouse.model import Cloud, Platform, Proof
 from jewelhouse.release import lint, proofs
 from jewelhouse.release.lint import everywhere
@@ -51,6 +52,7 @@ def files() -> Mapping[Path, str]:
     """Generated files, whole."""
     return {
         DOCS / "lifecycle.schema.json": json.dumps(settings.schema(), indent=2) + "\n",
+        DOCS / "widened" / "Pulumi.prod-aws.yaml": widened(),
         DOCS / "lifecycle.svg": picture.svg(stackfile.read(PROJECT / "stacks/Pulumi.dev.yaml")),
     }
 
@@ -61,6 +63,8 @@ def sections() -> Mapping[str, Callable[[], str]]:
         "up": up,
         "configuration": configuration,
         "images": images,
+        "recipes": recipes,
+        "tools": image_tools,
         "proofs": proof_table,
         "cli": commands,
         "components": components,
@@ -91,7 +95,52 @@ def configuration() -> str:
 
 
 def images() -> str:
-    return _table(ImageEntry.model_json_schema(by_alias=True), {})
+    return "\n".join(
+        [
+            _table(ImageEntry.model_json_schema(by_alias=True), {"BuiltFrom": "Built from"}),
+            "### Built from\n",
+            "Under `built` of an image: what `jewelhouse image lock` writes, and `image verify` compares.\n",
+            _table(BuiltFrom.model_json_schema(by_alias=True), {}),
+        ]
+    )
+
+
+# Heading, definition in the schema of recipes, where it stands in recipe.yaml.
+RECIPES = (
+    ("File", "RecipeFile", "`files.<path>`"),
+    ("Trust", "Trust", "`trust`"),
+    ("Trusted artifact", "TrustedArtifact", "`trust.opens.<artifact>`"),
+    ("Trusted mandate", "TrustedMandate", "`trust.seals.<artifact>`"),
+    ("Kernel", "KernelSettings", "`kernel`"),
+    ("Target", "Target", "`targets.<platform>`"),
+)
+
+
+def recipes() -> str:
+    schema = recipe.schema()
+    names = {definition: heading for heading, definition, _ in RECIPES}
+    parts = [_table(schema, names)]
+    for heading, definition, where in RECIPES:
+        parts.append(f"### {heading}\n\n{where}\n\n{_table(schema['$defs'][definition], names)}")
+    return "\n".join(parts)
+
+
+def image_tools() -> str:
+    rows = ["| program | package | for | needed to |", "|---|---|---|---|"]
+    for tool in tools.TOOLS:
+        need = "build" if tool.builds else "boot and compare"
+        rows.append(f"| `{Path(tool.name).name}` | `{tool.package}` | {tool.use} | {need} |")
+    return "\n".join(rows) + "\n"
+
+
+def widened() -> str:
+    """The stack file of docs/widened, whose outgoing image is the one that is locked now."""
+    path = PROJECT / "docs" / "widened" / "Pulumi.prod-aws.yaml"
+    text = path.read_text(encoding="utf-8")
+    image = lock.load(PROJECT / "stacks" / "images.lock.yaml").images["finetuner", Platform.AWS_ENCLAVE]
+    head, mark, _ = text.partition("          previous:\n")
+    lines = [f"{name}: {image.measurements[0][name]}" for name in ("PCR0", "PCR1", "PCR2")]
+    return f"{head}{mark}            - " + "\n              ".join(lines) + "\n"
 
 
 def _table(model: Mapping[str, Any], names: Mapping[str, str]) -> str:

@@ -22,7 +22,7 @@ FIRST, SECOND = TABLE_AT, TABLE_AT + 40
 BANKS = ("sha256", "sha384")
 
 
-def patched(offset: int, form: str, *values: int, image: bytes = PLAIN) -> bytes:
+def patched(offset: int, form: str, *values: int | bytes, image: bytes = PLAIN) -> bytes:
     changed = bytearray(image)
     struct.pack_into(f"<{form}", changed, offset, *values)
     return bytes(changed)

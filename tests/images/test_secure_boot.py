@@ -327,7 +327,9 @@ def test_a_signature_of_another_image_does_not_hold(signed, tmp_path):
 def test_no_changed_byte_of_a_signature_makes_it_somebody_elses(tmp_path_factory, prepared, data):
     """Whatever is changed in it, it does not hold, or it is the same signer's over the same image."""
     content, signer = prepared
-    start = pe.read(content).certificates[0] + 8
+    table = pe.read(content).certificates
+    assert table is not None
+    start = table[0] + 8
     changed = bytearray(content.read_bytes())
     offset = data.draw(st.integers(start, len(changed) - 1))
     changed[offset] = data.draw(st.integers(0, 255))

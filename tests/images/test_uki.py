@@ -1,4 +1,4 @@
-"""Unified kernel images: built the same twice, holding what was given, and read strictly whoever built one."""
+"""Unified kernel images: built the same twice, holding what was given, and read strictly, anybody's."""
 
 from __future__ import annotations
 
@@ -113,8 +113,10 @@ def test_a_command_line_is_taken_as_it_is_written(tools, parts, tmp_path, cmdlin
         ),
         pytest.param("cmdline", "x" * 2048, "the kernel takes 2047", id="longer-than-the-kernel-reads"),
         pytest.param("cmdline", "", "empty", id="no-command-line-takes-anybodys"),
-        pytest.param("os_release", "", "empty", id="no-os-release-takes-the-hosts"),
-        pytest.param("uname", "", "empty", id="no-uname-is-guessed"),
+        pytest.param("os_release", "", "os-release", id="no-os-release-takes-the-hosts"),
+        pytest.param("os_release", "ID=x\0", "os-release", id="nul-in-os-release"),
+        pytest.param("uname", "", "uname", id="no-uname-is-guessed"),
+        pytest.param("uname", "6.12 init=/bin/sh", "uname", id="uname-with-more-in-it"),
     ],
 )
 def test_a_part_that_no_image_can_have_is_refused(tools, parts, tmp_path, field, value, says):

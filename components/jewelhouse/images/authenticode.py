@@ -32,6 +32,11 @@ HASHES: dict[str, hashes.HashAlgorithm] = {
     "sha512": hashes.SHA512(),
 }
 LEAST_KEY = 2048
+# What the readers of DER and of certificates raise for bytes that are neither.
+UNREADABLE = (
+    *(ValueError, TypeError, KeyError, OverflowError, UnsupportedAlgorithm),
+    *(x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType),
+)
 # From signer to anchor; public hierarchies have three.
 LONGEST_CHAIN = 8
 
@@ -97,7 +102,7 @@ def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
         if not issuer.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
             return False
         certificate.verify_directly_issued_by(issuer)
-    except (x509.ExtensionNotFound, InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
+    except (x509.ExtensionNotFound, InvalidSignature, *UNREADABLE):
         return False
     return True
 
@@ -156,7 +161,7 @@ def _pair(key: Path, certificate: Path) -> tuple[rsa.RSAPrivateKey, x509.Certifi
         private = serialization.load_pem_private_key(key.read_bytes(), None)
         own = x509.load_pem_x509_certificate(certificate.read_bytes())
         public = own.public_key()
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except UNREADABLE as error:
         raise JewelhouseError(
             "the key of Secure Boot or its certificate cannot be read",
             where=f"{key.name}, {certificate.name}",
@@ -184,7 +189,7 @@ def signatures(image: pe.Image) -> Iterator[Signature]:
     for index, data in enumerate(pe.certificates(image)):
         try:
             yield _signature(image, data)
-        except (ValueError, TypeError, KeyError, OverflowError, UnsupportedAlgorithm) as error:
+        except UNREADABLE as error:
             raise MalformedSignature(
                 f"signature {index} cannot be read: {error}", where=image.path.name
             ) from error

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import struct
+import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import IntEnum
@@ -215,35 +217,74 @@ class Piece:
         return SECTION.pack(self.kind, 0, self.size)
 
 
-def take(pieces: Sequence[Piece], crc: int = 0) -> tuple[dict[str, str], int]:
+def take(
+    pieces: Sequence[Piece], crc: int = 0, put: Callable[[Any], object] | None = None
+) -> tuple[dict[str, str], int]:
     """The registers of an image's sections in their order, and the CRC over them with their headers.
 
-    Two passes side by side: hashlib and zlib let go of the interpreter lock. PCR0 covers kernel, command line
-    and all ramdisks, PCR1 is its state after the first ramdisk, PCR2 covers the other ramdisks.
+    PCR0 covers kernel, command line and all ramdisks, PCR1 is its state after the first ramdisk, PCR2 covers
+    the other ramdisks. `put` is given the sections with their headers, in order: what the CRC is of.
+
+    Two passes of SHA-384 side by side are most of the work: hashlib, zlib and files let go of the interpreter
+    lock. CRC and `put` are shared between the two, a MiB at a time: a thread of their own would have to
+    share a processor with one of the passes, which all then wait for.
     """
-    ramdisks = [piece for piece in pieces if piece.kind is SectionKind.RAMDISK]
-    everything = hashlib.sha384()
+    measured = [piece for piece in pieces if piece.kind in MEASURED]
+    ramdisks = [piece for piece in measured if piece.kind is SectionKind.RAMDISK]
+    everything, others = hashlib.sha384(), hashlib.sha384()
     first = everything
+    between = _Between(_sum(pieces, crc, put), crc)
     with ThreadPoolExecutor(1) as side:
-        later = side.submit(_digest, ramdisks[1:])
-        for piece in pieces:
-            crc = zlib.crc32(piece.header, crc)
-            for data in piece.read():
-                if piece.kind in MEASURED:
-                    everything.update(data)
-                crc = zlib.crc32(data, crc)
-            if piece is ramdisks[0]:
-                first = everything.copy()
-        found = {"PCR0": everything.digest(), "PCR1": first.digest(), "PCR2": later.result()}
-    return {name: extend(digest).hex() for name, digest in found.items()}, crc
+        second = side.submit(_digest, others, ramdisks[1:], between)
+        split = measured.index(ramdisks[0]) + 1
+        _digest(everything, measured[:split], between, last=False)
+        first = everything.copy()
+        _digest(everything, measured[split:], between)
+        second.result()
+    found = {"PCR0": everything, "PCR1": first, "PCR2": others}
+    return {name: extend(state.digest()).hex() for name, state in found.items()}, between.value
 
 
-def _digest(pieces: Sequence[Piece]) -> bytes:
-    state = hashlib.sha384()
+class _Between:
+    """Work in small steps, for several threads that have other work too; only one is at it at a time."""
+
+    def __init__(self, steps: Iterator[int], value: int) -> None:
+        self.value = value
+        self._steps = steps
+        self._turn = threading.Lock()
+
+    def step(self) -> None:
+        """One step, unless another thread is at it."""
+        if self._turn.acquire(blocking=False):
+            try:
+                self.value = next(self._steps, self.value)
+            finally:
+                self._turn.release()
+
+    def rest(self) -> None:
+        """All that is left."""
+        with self._turn:
+            for value in self._steps:
+                self.value = value
+
+
+def _digest(state: Any, pieces: Sequence[Piece], between: _Between, *, last: bool = True) -> None:
     for piece in pieces:
         for data in piece.read():
             state.update(data)
-    return state.digest()
+            between.step()
+    if last:
+        between.rest()
+
+
+def _sum(pieces: Sequence[Piece], crc: int, put: Callable[[Any], object] | None) -> Iterator[int]:
+    """The CRC so far, after each step."""
+    for piece in pieces:
+        for data in itertools.chain((piece.header,), piece.read()):
+            crc = zlib.crc32(data, crc)
+            if put is not None:
+                put(data)
+            yield crc
 
 
 def measure(path: Path) -> Measured:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import zlib
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from jewelhouse.errors import JewelhouseError
 from jewelhouse.images.eif import (
     AARCH64,
-    CHUNK,
     CRC_AT,
     HEADER,
     LIMITS,
@@ -54,13 +53,13 @@ def build(parts: Parts, destination: Path) -> dict[str, str]:
     (ECDSA takes a random number), not in any register. Raises JewelhouseError for parts that do not fit.
     """
     _check(parts)
-    partial = destination.with_name(f".{destination.name}.partial")
+    unfinished = destination.with_name(f".{destination.name}.partial")
     try:
-        with partial.open("w+b") as out:
+        with unfinished.open("wb", buffering=0) as out:
             registers = _write(parts, out)
-        partial.replace(destination)
+        unfinished.replace(destination)
     finally:
-        partial.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
     return registers
 
 
@@ -80,7 +79,7 @@ def _check(parts: Parts) -> None:
         )
 
 
-def _write(parts: Parts, out: BinaryIO) -> dict[str, str]:
+def _write(parts: Parts, out: FileIO) -> dict[str, str]:
     metadata = json.dumps(parts.metadata, sort_keys=True, separators=(",", ":")).encode()
     limit = LIMITS[SectionKind.METADATA]
     if len(metadata) > limit:
@@ -95,10 +94,8 @@ def _write(parts: Parts, out: BinaryIO) -> dict[str, str]:
     ]
     files = [piece.source for piece in pieces if isinstance(piece.source, Path)]
     before = [_state(path) for path in files]
-    with ThreadPoolExecutor(1) as side:
-        copied = side.submit(_put, pieces, out)
-        registers, crc = take(pieces)
-        copied.result()
+    _reserve(out, HEADER.size + sum(SECTION.size + piece.size for piece in pieces))
+    registers, crc = take(pieces, put=partial(_put, out))
     for path, state in zip(files, before, strict=True):
         if _state(path) != state:
             raise JewelhouseError("changed while the image was built", where=str(path))
@@ -109,15 +106,14 @@ def _write(parts: Parts, out: BinaryIO) -> dict[str, str]:
         signature = eif_signature.section(pcr0, *parts.signer)
         piece = Piece(kind=SectionKind.SIGNATURE, source=signature, size=len(signature))
         pieces.append(piece)
-        registers["PCR8"] = eif_signature.register(signature, pcr0, out.tell())
-        _put([piece], out)
+        registers["PCR8"] = eif_signature.register(signature, pcr0, out.tell() + SECTION.size)
+        _put(out, piece.header + signature)
         crc = zlib.crc32(signature, zlib.crc32(piece.header, crc))
     head = _head(parts.architecture, pieces)
     length = sum(SECTION.size + piece.size for piece in pieces)
     out.seek(0)
-    out.write(head)
     # The header is not known before the signature is, so its CRC is joined in at the end.
-    out.write(joined_crc(zlib.crc32(head), crc, length).to_bytes(4, "big"))
+    _put(out, head + joined_crc(zlib.crc32(head), crc, length).to_bytes(4, "big"))
     return registers
 
 
@@ -127,36 +123,27 @@ def _file(kind: SectionKind, path: Path) -> Piece:
 
 def _state(path: Path) -> tuple[int, int, int]:
     found = path.stat()
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    return found.st_ino, found.st_size, found.st_ctime_ns
 
 
-def _put(pieces: Sequence[Piece], out: BinaryIO) -> None:
-    """Section headers and data, one after the other."""
-    for piece in pieces:
-        out.write(piece.header)
-        if isinstance(piece.source, bytes):
-            out.write(piece.source)
-        else:
-            with piece.source.open("rb", buffering=0) as file:
-                _copy(file.fileno(), out, piece.size)
+def _reserve(out: FileIO, size: int) -> None:
+    """A disk that is too small says so before any work is done, and blocks that are there are filled faster."""
+    try:
+        os.posix_fallocate(out.fileno(), 0, size)
+    except OSError as error:
+        folder = Path(str(out.name)).parent
+        raise JewelhouseError(
+            f"has no room for an image of {size} bytes: {error.strerror}",
+            where=str(folder),
+            remedy="free space or build into another folder",
+        ) from error
 
 
-def _copy(source: int, out: BinaryIO, size: int) -> None:
-    """The whole of a file behind what is written, by the kernel where it can: half the time of a build would
-    go into moving bytes through this process."""
-    out.flush()
-    done = 0
-    while done < size:
-        try:
-            step = os.copy_file_range(source, out.fileno(), size - done, done)
-        except OSError as error:
-            if error.errno not in (errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
-                raise
-            step = os.write(out.fileno(), os.pread(source, CHUNK, done))
-        if not step:
-            raise JewelhouseError("ends early: it changed while it was read")
-        done += step
-    out.seek(0, os.SEEK_END)
+def _put(out: FileIO, data: bytes | memoryview) -> None:
+    """All of it behind what is written: one call may take less."""
+    left = memoryview(data)
+    while left:
+        left = left[out.write(left) :]
 
 
 def _head(architecture: str, pieces: Sequence[Piece]) -> bytes:

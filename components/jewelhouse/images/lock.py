@@ -81,9 +81,9 @@ class ImageLock:
     images: Mapping[tuple[str, Platform], Image]
 
 
-def load(path: Path) -> ImageLock:
-    """Reads a lock file. Raises InvalidImages naming the file and every path in it that is wrong, and every
-    image whose recipe has changed since it was built."""
+def load(path: Path, *, stale: bool = False) -> ImageLock:
+    """Reads a lock file. Raises InvalidImages naming the file and every path in it that is wrong, and unless
+    `stale` every image whose recipe has changed since it was built."""
     try:
         content = parsed(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -103,7 +103,7 @@ def load(path: Path) -> ImageLock:
     problems: list[Problem] = []
     file = validated(_File, content, "", problems)
     images = entries(file.images, "images", problems) if file else {}
-    if not problems:
+    if not problems and not stale:
         problems.extend(_stale(content["images"], path.parent.parent))
     if problems:
         raise InvalidImages(

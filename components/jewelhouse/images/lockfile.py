@@ -81,7 +81,7 @@ def write(
     partial = path.with_name(f".{path.name}.partial")
     try:
         partial.write_text(text, encoding="utf-8")
-        lock.load(partial)
+        lock.load(partial, stale=True)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

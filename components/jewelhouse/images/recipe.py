@@ -56,11 +56,11 @@ class TrustedArtifact(Settings):
     """Older versions are refused, so nobody can roll the artifact back."""
 
 
-class TrustedOrder(Settings):
-    """Whose orders the guest follows when it seals one artifact."""
+class TrustedMandate(Settings):
+    """Whose mandates the guest follows when it seals one artifact."""
 
     signers: tuple[Text, ...] = ()
-    """Files in the recipe's folder with the public keys (PEM) that may sign it; none: it seals nothing."""
+    """Files with the public keys (PEM) that may sign the mandate; none: it seals nothing."""
 
 
 class Trust(Settings):
@@ -68,7 +68,7 @@ class Trust(Settings):
 
     opens: dict[Text, TrustedArtifact] = {}
     """By artifact, those that the workload may open."""
-    seals: dict[Text, TrustedOrder] = {}
+    seals: dict[Text, TrustedMandate] = {}
     """By artifact, those that the workload makes."""
 
 
@@ -171,6 +171,11 @@ class Recipe:
 
     def _keys(self, signers: tuple[str, ...]) -> list[str]:
         return [self.sources[signer].decode("ascii") for signer in signers]
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of recipes."""
+    return _File.model_json_schema(by_alias=True)
 
 
 def load(directory: Path) -> Recipe:

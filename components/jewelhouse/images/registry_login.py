@@ -45,7 +45,7 @@ Credentials = Callable[[str], Secret | None]
 
 
 def docker_credentials(host: str, environment: Mapping[str, str] | None = None) -> Secret | None:
-    """What is known for `host`: JEWELHOUSE_REGISTRY_USER and _PASSWORD, if JEWELHOUSE_REGISTRY names the host,
+    """What is known for `host`: JEWELHOUSE_REGISTRY_USER and _PASSWORD, where JEWELHOUSE_REGISTRY names it;
     else Docker's configuration (DOCKER_CONFIG or ~/.docker) with its credential helpers, else nothing.
 
     Raises JewelhouseError for a configuration or a helper that cannot be used.
@@ -85,9 +85,10 @@ def _entered(entry: dict[str, Any], where: str) -> Secret | None:
     if not entry.get("auth"):
         return None
     try:
-        user, colon, password = base64.b64decode(str(entry["auth"]), validate=True).decode().partition(":")
+        text = base64.b64decode(str(entry["auth"]), validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
-        colon = ""
+        text = ""
+    user, colon, password = text.partition(":")
     if not colon:
         raise JewelhouseError(
             "is no base64 of name:password", where=where, remedy="log in again with `docker login`"
@@ -110,7 +111,7 @@ def _helped(helper: str, host: str) -> Secret | None:
             remedy="install it, or remove it from Docker's configuration",
         ) from error
     if done.returncode:
-        # github.com/docker/docker-credential-helpers: credentials/error.go; the one failure that means "none".
+        # The one failure that means "none" (docker/docker-credential-helpers: credentials/error.go).
         if "credentials not found" in done.stdout:
             return None
         raise JewelhouseError(f"failed with {done.returncode}", where=program)
@@ -128,7 +129,7 @@ class Login:
         self.host, self.local = host, local
         self.credentials, self.session = credentials, session
         self.known: Secret | None = None
-        self.asked = self.refused = False
+        self.asked = False
         self.basic = False
         self.tokens: dict[str, str] = {}
 
@@ -146,14 +147,13 @@ class Login:
             self.known, self.asked = self.credentials(self.host), True
         return self.known
 
-    def remedy(self) -> str:
-        if not self.refused:
+    def remedy(self, status: int) -> str:
+        if status not in (401, 403):
             return ""
         return f"log in with `docker login {self.host}`, or set {HOST}, {USER} and {PASSWORD}"
 
     def answer(self, refused: requests.Response, scope: str) -> bool:
         """Takes up a 401: True when there is something new to try."""
-        self.refused = True
         if urlsplit(refused.url).netloc != self.host:
             return False
         kind, parameters = challenge(refused.headers.get("WWW-Authenticate", ""))
@@ -161,12 +161,13 @@ class Login:
             fresh = not self.basic and self.secret() is not None
             self.basic = self.basic or fresh
             return fresh
-        if kind == "bearer" and scope not in self.tokens:
-            token = self.token(parameters, scope)
-            if token is not None:
-                self.tokens[scope] = token
-                return True
-        return False
+        if kind != "bearer":
+            return False
+        # A token that was taken before has run out meanwhile.
+        token = self.token(parameters, scope)
+        if token is not None:
+            self.tokens[scope] = token
+        return token is not None
 
     def token(self, parameters: Mapping[str, str], scope: str) -> str | None:
         realm = parameters.get("realm", "")

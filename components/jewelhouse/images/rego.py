@@ -139,11 +139,14 @@ class _Reader:
             return int(number)
         if (reference := self.match(_REFERENCE)) is not None:
             return Reference(reference)
-        if (word := self.match(_NAME)) is not None and word in _WORDS:
-            return _WORDS[word]
+        word = _NAME.match(self.text, self.at)
+        if word is not None and word[0] in _WORDS:
+            self.at = word.end()
+            return _WORDS[word[0]]
         return self.fail("has no value that is read here")
 
     def string(self) -> str:
+        """A string in double quotes; Rego's raw strings are not read."""
         written = self.match(_STRING)
         if written is None:
             self.fail("has a string that does not end or escapes what cannot be")

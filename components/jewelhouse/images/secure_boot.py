@@ -141,5 +141,5 @@ def _met(entry: Entry, signed: list[authenticode.Signature], digests: dict[uuid.
 def _certificate(entry: Entry, name: str) -> x509.Certificate:
     try:
         return x509.load_der_x509_certificate(entry.value)
-    except ValueError as error:
+    except authenticode.UNREADABLE as error:
         raise MalformedKeys("has a certificate that cannot be read", where=name) from error

@@ -1,7 +1,7 @@
 """Launch digests of SEV-SNP machines: what the processor measures before the first instruction runs.
 
-Computed by the library sev-snp-measure (github.com/virtee/sev-snp-measure) from the firmware's own bytes, so it
-says something only where those are known: on hosts that start the firmware that is given here.
+Computed by the library sev-snp-measure (github.com/virtee/sev-snp-measure) from the firmware's own bytes, so
+it says something only where those are known: on hosts that start the firmware that is given here.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MEANINGS: Mapping[str, Meaning] = MappingProxyType(
     {
         OWN_HOST: Meaning(
             comparable=True,
-            why="QEMU starts the firmware file that is measured, with kernel, ramdisk and command line by hash",
+            why="QEMU starts the firmware that is measured, with kernel, ramdisk and command line by hash",
             source="github.com/virtee/sev-snp-measure: README.md, 2026-11",
         ),
         Platform.AZURE_CVM: Meaning(
@@ -106,8 +106,8 @@ class MalformedFirmware(JewelhouseError):
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """What a host starts. `vcpu_type` as QEMU names processor models; `guest_features` the SEV features of
-    every virtual processor (1: SNP is on). A kernel is measured by hash, with its ramdisk and command line."""
+    """What a host starts. `vcpu_type` as QEMU names processor models; `guest_features`: SEV features of every
+    virtual processor (1: SNP is on). A kernel is measured by hash, with its ramdisk and command line."""
 
     firmware: Path
     vcpus: int
@@ -134,7 +134,7 @@ def sections(firmware: Path) -> tuple[str, ...]:
             "declares nothing for SEV-SNP",
             where=where,
             # Debian 12's OVMF_CODE_4M.fd (ovmf 2022.11) is built with SMM and declares nothing.
-            remedy="use a build of edk2 202205 or newer without SMM, such as Debian 12's OVMF_CODE.fd of 2 MiB",
+            remedy="use edk2 202205 or newer built without SMM, such as Debian 12's OVMF_CODE.fd of 2 MiB",
         )
     return _metadata(data, tables[_METADATA], where)
 

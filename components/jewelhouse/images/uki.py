@@ -40,7 +40,6 @@ class Rules:
 
     sections: tuple[str, ...]
     kernel_by_firmware: bool
-    profiles: bool = False
 
 
 # Sections: systemd/systemd: src/fundamental/tpm-pcr.h and uki.h of each version. How the kernel is started:
@@ -52,9 +51,9 @@ RULES: Mapping[int, Rules] = {
     254: Rules(sections=_SECTIONS_254, kernel_by_firmware=True),
     255: Rules(sections=_SECTIONS_254, kernel_by_firmware=True),
     256: Rules(sections=_SECTIONS_256, kernel_by_firmware=True),
-    257: Rules(sections=_SECTIONS_257, kernel_by_firmware=True, profiles=True),
-    258: Rules(sections=_SECTIONS_258, kernel_by_firmware=False, profiles=True),
-    259: Rules(sections=_SECTIONS_258, kernel_by_firmware=False, profiles=True),
+    257: Rules(sections=_SECTIONS_257, kernel_by_firmware=True),
+    258: Rules(sections=_SECTIONS_258, kernel_by_firmware=False),
+    259: Rules(sections=_SECTIONS_258, kernel_by_firmware=False),
 }
 MAGIC = re.compile(rb"#### LoaderInfo: systemd-stub ((\d{3})[!-~]*) ####\0*")
 # Kernels before 5.8 have no ramdisk protocol; older stubs start them without the firmware.
@@ -62,6 +61,9 @@ KERNEL_VERSION = 1
 # COMMAND_LINE_SIZE of x86 and arm64 is 2048 with the NUL behind it; the kernel cuts what is longer.
 MOST_COMMAND_LINE = 2047
 SMALL = 1 << 16
+# An empty one would be left out by ukify, or filled in from the machine that builds.
+ANY = re.compile(r"[^\0]+")
+RELEASE = re.compile(r"[\w.+~-]+", re.ASCII)
 
 
 class MalformedUki(JewelhouseError):
@@ -109,14 +111,16 @@ def build(parts: Parts, destination: Path, *, ukify: Path, signer: tuple[Path, P
     half-written.
     """
     check_command_line(parts.cmdline)
+    for name, text, wanted in (("os-release", parts.os_release, ANY), ("uname", parts.uname, RELEASE)):
+        if not wanted.fullmatch(text):
+            raise JewelhouseError(
+                f"{text[:80]!r} is none", where=name, remedy="take it from the image's packages"
+            )
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".uki-") as temporary:
         directory = Path(temporary)
         made = directory / "made"
-        texts = {"cmdline": parts.cmdline, "os-release": parts.os_release, "uname": parts.uname}
-        for name, text in texts.items():
-            if not text:
-                raise JewelhouseError("must not be empty", where=name)
-            (directory / name).write_bytes(text.encode())
+        (directory / "cmdline").write_bytes(parts.cmdline.encode())
+        (directory / "os-release").write_bytes(parts.os_release.encode())
         _run(parts, made, directory, ukify)
         _compare(parts, read(made))
         if signer is not None:
@@ -130,6 +134,7 @@ def build(parts: Parts, destination: Path, *, ukify: Path, signer: tuple[Path, P
 def check_command_line(cmdline: str) -> None:
     """Raises JewelhouseError for what the kernel would not get as it is written."""
     for wrong, what in (
+        (not cmdline, "is empty: the stub would take anybody's"),
         (not cmdline.isascii() or not cmdline.isprintable(), "has characters other than printable ASCII"),
         (len(cmdline) > MOST_COMMAND_LINE, f"has {len(cmdline)} bytes, the kernel takes {MOST_COMMAND_LINE}"),
     ):
