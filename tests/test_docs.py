@@ -5,17 +5,21 @@ The words after a fence's language say how its block is tested:
 - `console`: every `$ jewelhouse` line runs and must exit 0 (or `exit=N`); lines below it must be in what it
   prints, in their order. `console evidence` reads published samples, and skips where they are not. `console
   engine` and `console cloud` need an engine or an account: their commands, options, make targets and shell
-  syntax are checked.
+  syntax are checked. `tools=NAME` skips where a program is missing. `console copy` blocks change files: those
+  of a page run one after the other in a copy of the project; their last command must exit as it says.
 - `python inventory=FILE`: a Pulumi program, run under mocks and compared with tests/docs/FILE. Blocks of
   one page with the same `program=NAME` are one program.
-- `yaml lifecycle`: a stack file that the kit accepts. Other yaml, json and toml blocks must parse.
+- `yaml lifecycle`: a stack file that the kit accepts; `yaml recipe`: a recipe. Other yaml, json and toml
+  blocks must parse.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -33,6 +37,7 @@ from recording import record
 from samples import PROJECT, lock
 
 from jewelhouse.cli import app, main
+from jewelhouse.images import recipe, tools
 from jewelhouse.settings import parse
 
 sys.path.append(str(PROJECT / "tools"))
@@ -93,6 +98,11 @@ def of(language: str, *, marked: str | None = None) -> list[object]:
 
 
 def commands(block: Block) -> list[tuple[list[str], list[str]]]:
+    """Each command of a console block in words, with the lines that it prints."""
+    return [(shlex.split(text, comments=True), shown) for text, shown in spoken(block)]
+
+
+def spoken(block: Block) -> list[tuple[str, list[str]]]:
     """Each command of a console block, continued lines joined, with the lines that it prints."""
     found: list[tuple[str, list[str]]] = []
     going = False
@@ -106,7 +116,7 @@ def commands(block: Block) -> list[tuple[list[str], list[str]]]:
         elif line.strip():
             assert found, f"{block.page}:{block.line}: output before a command"
             found[-1][1].append(line)
-    return [(shlex.split(text, comments=True), shown) for text, shown in found]
+    return found
 
 
 def going_on(text: str) -> bool:
@@ -128,12 +138,14 @@ def test_every_block_is_of_a_tested_language():
 RUN = [
     pytest.param(block, id=f"{block.page.relative_to(PROJECT)}:{block.line}")
     for block in BLOCKS
-    if block.language == "console" and not {"engine", "cloud"} & set(block.marks)
+    if block.language == "console" and not {"engine", "cloud", "copy"} & set(block.marks)
 ]
 
 
 @pytest.mark.parametrize("block", RUN)
 def test_commands_do_what_the_page_shows(block, capsys, monkeypatch):
+    if (tool := block.mark("tools")) and tools.path(tool) is None:
+        pytest.skip(f"{tool} is not installed")
     samples = real.directory() if block.mark("evidence") is not None else PROJECT
     if samples is None:
         pytest.skip("no real evidence here: set JEWELHOUSE_EVIDENCE to a directory with its MANIFEST.json")
@@ -147,10 +159,60 @@ def test_commands_do_what_the_page_shows(block, capsys, monkeypatch):
         code = stopped.value.code if isinstance(stopped.value.code, int) else 0
         assert code == int(block.mark("exit") or 0), printed + complaint
         rest = printed + complaint
-        for line in shown:
-            for piece in filter(None, (part.strip() for part in re.split("…", line))):
-                assert piece in rest, f"{' '.join(words)} does not print {piece!r}:\n{printed}{complaint}"
-                rest = rest.partition(piece)[2]
+        shown_in_order(" ".join(words), rest, shown)
+
+
+def shown_in_order(words: str, printed: str, shown: list[str]) -> None:
+    rest = printed
+    for line in shown:
+        for piece in filter(None, (part.strip() for part in re.split("…", line))):
+            assert piece in rest, f"{words} does not print {piece!r}:\n{printed}"
+            rest = rest.partition(piece)[2]
+
+
+ROUNDS = sorted({block.page for block in BLOCKS if block.mark("copy") is not None})
+
+
+@pytest.mark.parametrize("page", ROUNDS, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_a_round_goes_as_the_page_shows(page, tmp_path):
+    """Blocks marked `copy` change files: they run one after the other in a repository of their own."""
+    if tools.path("mmdebstrap") is None:
+        pytest.skip("mmdebstrap is not installed")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=PROJECT, capture_output=True, check=True)
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (PROJECT / name).is_file():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(PROJECT / name, tmp_path / name)
+    cache = tmp_path / ".jewelhouse" / "images"
+    cache.mkdir(parents=True)
+    for kept in (PROJECT / ".jewelhouse" / "images").glob("*-*"):
+        (cache / kept.name).symlink_to(kept)
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "COLUMNS": "140",
+        **{
+            f"GIT_{who}_{what}": "a@example.com"
+            for who in ("AUTHOR", "COMMITTER")
+            for what in ("NAME", "EMAIL")
+        },
+    }
+    for words in ("init --quiet", "add --all", "commit --quiet --message start"):
+        subprocess.run(["git", *words.split()], cwd=tmp_path, env=environment, check=True)
+    for block in (one for one in blocks(page) if one.mark("copy") is not None):
+        for text, shown in spoken(block):
+            done = subprocess.run(
+                ["bash", "-c", text], cwd=tmp_path, env=environment, capture_output=True, text=True
+            )
+            printed = done.stdout + done.stderr
+            shown_in_order(text, printed, shown)
+        assert done.returncode == int(block.mark("exit") or 0), printed
+
+
+@pytest.mark.parametrize("block", of("yaml", marked="recipe"))
+def test_a_recipe_on_a_page_is_one(block, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(block.text)
+    assert recipe.load(tmp_path).settings.targets
 
 
 @pytest.mark.parametrize("block", of("console"))

@@ -16,9 +16,11 @@ import pytest
 import real
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from minting_tokens import ISSUED, MaaAuthority, container_claims
 from oracles import enforced
 
 from jewelhouse.errors import JewelhouseError
+from jewelhouse.evidence import maa
 from jewelhouse.images import container_policy, dmverity, oci, rego
 from jewelhouse.images.container_policy import (
     POINTS,
@@ -31,6 +33,11 @@ from jewelhouse.images.container_policy import (
 )
 from jewelhouse.images.rego import MalformedRego, Reference
 from jewelhouse.images.tree import Entry, Kind, tree
+from jewelhouse.model import AttestedKey, AzureAccount, Cloud, Measurements, Platform, Tee
+from jewelhouse.release import azure
+from jewelhouse.release.documents import Document
+from jewelhouse.release.evaluate import Request, evaluate
+from jewelhouse.release.policy import Gate, ReleasePolicy
 
 HASHES = ("aa" * 32, "bb" * 32)
 COMMAND = ["/usr/bin/python3", "-m", "jewelhouse.guest"]
@@ -321,20 +328,27 @@ def test_every_pattern_is_anchored(policy):
     assert all(pattern.startswith("^") and pattern.endswith("$") for pattern in patterns)
 
 
-def test_a_policy_in_base64_is_hostdata_for_the_container_group(policy):
-    """The deployment compares the policy with the hostdata that releases pin by the same rule."""
-    from jewelhouse.azure import enclave
-
-    args = enclave.EnclaveHostArgs(
-        location="westeurope",
-        resource_group="g",
-        subnet="s",
-        image=f"r.example/trainer@sha256:{'0' * 64}",
-        policy=encoded(policy),
-        hostdata=hostdata(policy),
-        identity="i",
+def test_a_key_is_released_to_this_policy_and_to_no_other(policy):
+    """From the policy's text to Key Vault's decision: hostdata as pinned, and as evidence says it."""
+    gate = Gate(
+        stage="train",
+        platform=Platform.AZURE_CONTAINER,
+        tee=Tee.SEV_SNP,
+        account=AzureAccount(subscription=f"{1:032x}", tenant=f"{2:032x}"),
+        measurements=(Measurements(values={"hostdata": hostdata(policy)}),),
     )
-    enclave._check("train", args)
+    key = AttestedKey("base", Platform.AZURE_CONTAINER, "westeurope")
+    body = azure.compile(ReleasePolicy(key=key, owner=gate.account, gates=(gate,)))
+    document = Document(name="policy.json", cloud=Cloud.AZURE, body=body)
+    opened = policy.replace(b"allow_dump_stacks := false", b"allow_dump_stacks := true")
+    authority = MaaAuthority.new()
+    decisions = []
+    for text in (policy, opened):
+        token = authority.token(container_claims(hostdata(text)))
+        verdict = maa.verify(token, at=ISSUED, endorsements=authority.endorsements, roots=authority.roots)
+        assert verdict.verified, verdict.problems
+        decisions.append(evaluate(document, verdict, Request(at=ISSUED)).released)
+    assert decisions == [True, False]
 
 
 def test_the_reference_must_name_the_image(made):
@@ -385,7 +399,7 @@ def test_the_policy_of_a_real_group_is_read_and_is_its_hostdata():
     """The evidence of a group that runs in the open: every point allowed, as its differences say."""
     text = base64.b64decode(real.evidence("amd-sev-snp/azure-aci/uvm_security_policy.base64"))
     report = real.evidence("amd-sev-snp/azure-aci/snp_report.bin")
-    # HOST_DATA of the report (AMD 56860 rev. 1.58, table 23).
+    # HOST_DATA of the report (AMD 56860, ATTESTATION_REPORT).
     assert report[0xC0:0xE0].hex() == hostdata(text)
     module = rego.read(text)
     assert module.package == "policy"

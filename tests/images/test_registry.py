@@ -12,10 +12,14 @@ import os
 import shutil
 import socket
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import registry_stand_in
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from registry_stand_in import Registry
@@ -520,6 +524,46 @@ def test_a_helper_that_fails_is_named_and_not_quoted(tmp_path, monkeypatch, scri
 def test_a_helper_is_no_path(tmp_path):
     with pytest.raises(JewelhouseError, match="no name of a credential helper"):
         docker_credentials("r.example", configured(tmp_path, {"credsStore": "../../bin/sh"}))
+
+
+@pytest.mark.parametrize("how", ["without-tls", "with-a-certificate-of-its-own"])
+def test_somebody_between_us_and_the_registry_gets_nothing(layout, tmp_path, monkeypatch, how):
+    """A name that leads to another machine: no TLS, or a certificate that nobody vouches for."""
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with registry_stand_in.serving(
+        Registry(), certificate=certificate(tmp_path) if "own" in how else None
+    ) as other:
+        port = int(other.host.rsplit(":", 1)[1])
+        real = socket.getaddrinfo
+        monkeypatch.setattr(
+            socket, "getaddrinfo", lambda host, *rest, **more: real("127.0.0.1", port, *rest[1:], **more)
+        )
+        with pytest.raises(RegistryError, match="no trusted certificate"):
+            sent(layout, f"registry.example:{port}", credentials=somebody)
+        assert other.log == []
+
+
+def certificate(tmp_path):
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "registry.example")])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))
+        .not_valid_after(datetime(2050, 1, 1, tzinfo=UTC))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("registry.example")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path / "certificate.pem"
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
+    return path
 
 
 def skopeo(*arguments):

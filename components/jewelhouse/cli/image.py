@@ -175,6 +175,9 @@ def lock(
             "--keep-previous", help="Keep releasing to the measurements so far, while hosts roll over."
         ),
     ] = False,
+    drop_previous: Annotated[
+        bool, typer.Option("--drop-previous", help="End a roll-out: release to the new measurements alone.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Build images and write their measurements to images.lock.yaml, which the stacks' policies read."""
@@ -191,6 +194,7 @@ def lock(
         recipes={one.name: one.directory for one, _ in chosen},
         references=_references(references or []),
         keep_previous=keep_previous,
+        drop_previous=drop_previous,
     )
     if as_json:
         typer.echo(json.dumps(changes))

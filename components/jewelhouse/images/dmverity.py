@@ -55,7 +55,7 @@ def root_hashes(
     missing = [layer for layer in dict.fromkeys(layers) if layer not in known]
     if missing:
         report(f"hashing {len(missing)} layers as confidential containers mount them")
-        for layer, found in zip(missing, _computed(blobs, missing), strict=True):
+        for layer, found in zip(missing, _computed(blobs, missing, cache), strict=True):
             known[layer] = found
             _keep(kept, layer, found)
     return tuple(known[layer] for layer in layers)
@@ -81,7 +81,7 @@ def _keep(kept: Path, layer: str, found: str) -> None:
     Path(file.name).replace(kept / _hex(layer))
 
 
-def _computed(blobs: Path, layers: Sequence[str]) -> tuple[str, ...]:
+def _computed(blobs: Path, layers: Sequence[str], cache: Path) -> tuple[str, ...]:
     program = tool()
     if program is None:
         raise JewelhouseError(
@@ -90,11 +90,12 @@ def _computed(blobs: Path, layers: Sequence[str]) -> tuple[str, ...]:
             remedy=REMEDY,
             source="github.com/Microsoft/hcsshim v0.12.9: cmd/dmverity-vhd",
         )
-    with tempfile.TemporaryDirectory(prefix="jewelhouse-layers-") as temporary:
+    cache.mkdir(parents=True, exist_ok=True)
+    # Layers are copied and converted, which a small /tmp would not hold.
+    with tempfile.TemporaryDirectory(dir=cache, prefix=".layers-") as temporary:
         tarball = Path(temporary) / "image.tar"
         _write_tarball(blobs, layers, tarball)
         command = [str(program), "--tarball", str(tarball), "roothash", "--image", _NAME]
-        # The tool converts each layer in its temporary folder.
         environment = {**os.environ, "TMPDIR": temporary}
         try:
             done = subprocess.run(

@@ -50,12 +50,14 @@ def write(
     recipes: Mapping[str, Path],
     references: Mapping[tuple[str, str], str] | None = None,
     keep_previous: bool = False,
+    drop_previous: bool = False,
 ) -> list[str]:
     """Puts built images into the lock file and returns a line for each entry that changed.
 
     `recipes` are the folders of the recipes by image. `references` name images that a cloud keeps under a
-    name of its own (an AMI). `keep_previous` leaves the measurements so far released while hosts roll over.
-    The file is replaced as a whole, and only when all of it is right. Raises JewelhouseError otherwise.
+    name of its own (an AMI). `keep_previous` leaves the measurements so far released while hosts roll over,
+    until a call with `drop_previous`. The file is replaced as a whole, and only when all of it is right.
+    Raises JewelhouseError otherwise.
     """
     content = read(path)
     changes = []
@@ -63,10 +65,11 @@ def write(
         targets = content["images"].setdefault(one.name, {})
         before = targets.get(str(one.platform))
         entry = _entry(one, before, project, recipes[one.name], dict(references or {}), content["inputs"])
-        if keep_previous and before and before.get("measurements") not in (None, entry["measurements"]):
-            entry["previous"] = [before["measurements"]]
-        elif before and before.get("measurements") == entry["measurements"] and "previous" in before:
-            entry["previous"] = before["previous"]
+        outgoing = [] if drop_previous or not before else list(before.get("previous", ()))
+        if keep_previous and before and before.get("measurements"):
+            outgoing.insert(0, before["measurements"])
+        if outgoing := [values for values in outgoing if values != entry["measurements"]]:
+            entry["previous"] = outgoing
         if before != entry:
             changes.append(f"{one.name} for {one.platform}: {'changed' if before else 'new'}")
         targets[str(one.platform)] = entry

@@ -138,7 +138,7 @@ class Client:
                     answer.close()
                     answer = self.send(method, url, headers, body, scope)
             except requests.exceptions.SSLError as error:
-                raise RegistryError("its certificate is not trusted", where=self.where(url)) from error
+                raise RegistryError("has no trusted certificate for TLS", where=self.where(url)) from error
             except requests.RequestException as error:
                 reason = f"cannot be reached: {type(error).__name__}"
             else:

@@ -40,8 +40,10 @@ REMOVED = (
 RECORD = (
     'for file in "$1"/var/cache/apt/archives/*.deb; do '
     'dpkg-deb --show --showformat="\\${Package} \\${Version} \\${Architecture} " "$file"; '
-    'sha256sum < "$file"; done | sort > {record}'
+    'sha256sum < "$file"; done | sort > "$1"/{record}'
 )
+# Inside the tree, since in a user namespace the hook may write nowhere else; it leaves with what is removed.
+KEPT = "jewelhouse-packages"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +118,7 @@ def _check(request: Request) -> None:
 
 def command(request: Request, directory: Path, tool: str) -> Sequence[str]:
     """The call of mmdebstrap; as root, or in a user namespace of its own."""
-    record = RECORD.replace("{record}", f"'{directory / 'packages'}'")
+    record = RECORD.replace("{record}", KEPT)
     found = [
         tool,
         f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
@@ -148,16 +150,19 @@ def _run(request: Request, directory: Path, report: Callable[[str], None]) -> No
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.startswith("E:")] or [done.stderr[-500:]]
         raise JewelhouseError(f"mmdebstrap failed: {' '.join(lines)}", where="rootfs")
-    _strip(directory / "raw.tar", directory / "root.tar")
+    _strip(directory / "raw.tar", directory / "root.tar", directory / "packages")
     (directory / "raw.tar").unlink()
 
 
-def _strip(source: Path, destination: Path) -> None:
-    """Without what is removed; mmdebstrap makes some of it again after its last hook."""
+def _strip(source: Path, destination: Path, record: Path) -> None:
+    """Without what is removed, some of which mmdebstrap makes again after its last hook, and with the record of
+    packages in a file of its own."""
     with tarfile.open(source) as before, tarfile.open(destination, "w", format=tarfile.PAX_FORMAT) as after:
         for member in before:
             name = member.name.removeprefix("./")
-            if not any(name == path or name.startswith(f"{path}/") for path in REMOVED):
+            if name == KEPT and (listed := before.extractfile(member)):
+                record.write_bytes(listed.read())
+            elif not any(name == path or name.startswith(f"{path}/") for path in REMOVED):
                 after.addfile(member, before.extractfile(member) if member.isreg() else None)
 
 

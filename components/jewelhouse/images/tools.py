@@ -46,6 +46,7 @@ TOOLS = (
     Tool("buildah", "buildah", "builds container images beside ours"),
     Tool("cpio", "cpio", "compares ramdisks"),
     Tool("sbsign", "sbsigntool", "compares Secure Boot signatures"),
+    Tool("osslsigncode", "osslsigncode", "compares Secure Boot signatures"),
     Tool("mdir", "mtools", "compares EFI system partitions", version=("-V",)),
     Tool("fsck.fat", "dosfstools", "compares EFI system partitions", version=()),
     Tool("modinfo", "kmod", "compares kernel modules"),
