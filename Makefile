@@ -2,6 +2,7 @@
 PYTHON ?= python3
 STACK ?= dev
 BIN := .venv/bin
+BUILT := $(CURDIR)/.jewelhouse/bin
 
 .DEFAULT_GOAL := help
 .PHONY: help set-up up down preview test lint format bench tools dmverity images oracle docs clean
@@ -41,13 +42,16 @@ tools: ## Install what images are built, booted and compared with (Debian, Ubunt
 	@$(PYTHON) tools/install_tools.py
 
 dmverity: ## Build Microsoft's hasher of container layers, for Azure's container policies (needs Go)
-	@cd tools/dmverity && GOFLAGS=-mod=readonly go build -trimpath -o ../../.jewelhouse/bin/dmverity-vhd github.com/Microsoft/hcsshim/cmd/dmverity-vhd
+	@mkdir -p $(BUILT) && cd tools/dmverity && CGO_ENABLED=0 go build -trimpath -buildvcs=false \
+	  -o $(BUILT)/dmverity-vhd github.com/Microsoft/hcsshim/cmd/dmverity-vhd
 
 images: set-up tools dmverity ## Build every image of templates/images
 	@$(BIN)/jewelhouse image build
 
-oracle: ## Build AWS's own enclave image builder, to compare with (needs cargo)
+oracle: ## Build AWS's enclave image builder (cargo) and Microsoft's policy enforcer (Go), to compare with
 	@cd tools/eif-oracle && cargo build --release --locked
+	@mkdir -p $(BUILT) && cd tools/policy-oracle && CGO_ENABLED=0 go build -tags rego -trimpath -buildvcs=false \
+	  -o $(BUILT)/policy-oracle .
 
 docs: set-up ## Write the generated parts of the documentation
 	@$(BIN)/python tools/generate_docs.py

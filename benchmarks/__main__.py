@@ -29,7 +29,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "evidence": ("evidence_nitro", "evidence_maa", "evidence_snp"),
     "release": ("release_aws", "release_azure", "release_gcp"),
     "matrix": ("release_matrix",),
-    "images": ("images", "images_verity"),
+    "images": ("images", "images_verity", "images_buildah"),
 }
 
 

@@ -29,6 +29,7 @@ from jewelhouse.images.lock import BuiltFrom, ImageEntry
 from jewelhouse.model import Cloud, Platform, Proof
 from jewelhouse.release import lint, proofs
 from jewelhouse.release.lint import everywhere
+from jewelhouse.weights import schema as manifest_schema
 
 PROJECT = Path(__file__).parents[1]
 DOCS = PROJECT / "docs"
@@ -53,6 +54,7 @@ def files() -> Mapping[Path, str]:
     return {
         DOCS / "lifecycle.schema.json": json.dumps(settings.schema(), indent=2) + "\n",
         DOCS / "widened" / "Pulumi.prod-aws.yaml": widened(),
+        DOCS / "manifest.schema.json": json.dumps(manifest_schema.schema(), indent=2) + "\n",
         DOCS / "lifecycle.svg": picture.svg(stackfile.read(PROJECT / "stacks/Pulumi.dev.yaml")),
     }
 

@@ -109,7 +109,7 @@ def test_a_stranger_is_told_no(run, seal, trusting, keys, tmp_path):
         pytest.param(["--artifact", "adapter"], 1, "expected adapter", id="another-artifact"),
         pytest.param(["--minimum-version", "4"], 1, "floor is 4", id="a-rolled-back-version"),
         pytest.param(["--minimum-wrapping", "2"], 1, "floor is 2", id="a-retired-wrapping"),
-        pytest.param(["--threshold", "2"], 1, "of 2 among 1", id="more-signers-than-are-pinned"),
+        pytest.param(["--threshold", "2"], 2, "of 2 among 1", id="more-signers-than-are-pinned"),
         pytest.param(["--signer", "{to}"], 2, "no key that signs", id="an-rsa-key-as-signer"),
         pytest.param(["--signer", "{sign}"], 2, "this is the private half", id="a-private-key-as-signer"),
         pytest.param(["--unwrap", "{sign}"], 2, "not an RSA key", id="a-signing-key-to-open-with"),

@@ -106,7 +106,9 @@ def beside(
     """Writes what accompanies an image: its bill of materials and, with a key, its signed provenance."""
     from jewelhouse.images import provenance, sbom
 
-    (made / SBOM).write_bytes(sbom.document(recipe, platform, assembled, built["inputs"].get("kernel", {})))
+    kernel = built["inputs"].get("kernel", {})
+    bill = sbom.document(recipe, platform, assembled, kernel, digest=built["digest"])
+    (made / SBOM).write_bytes(bill)
     if attested is not None:
         said = provenance.statement(
             recipe,
@@ -115,6 +117,7 @@ def beside(
             digest=built["digest"],
             measurements=built["measurements"],
             inputs=built["inputs"],
+            beside={SBOM: f"sha256:{hashlib.sha256(bill).hexdigest()}"},
         )
         (made / PROVENANCE).write_bytes(provenance.sign(said, attested))
 

@@ -155,7 +155,7 @@ def _run(request: Request, directory: Path, report: Callable[[str], None]) -> No
 
 
 def _strip(source: Path, destination: Path, record: Path) -> None:
-    """Without what is removed, some of which mmdebstrap makes again after its last hook, and with the record of
+    """Without what is removed, which mmdebstrap makes again in part after its last hook, with the record of
     packages in a file of its own."""
     with tarfile.open(source) as before, tarfile.open(destination, "w", format=tarfile.PAX_FORMAT) as after:
         for member in before:

@@ -20,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, NamedTuple
 
+from jewelhouse.errors import JewelhouseError
 from jewelhouse.model import ArtifactKind
 from jewelhouse.weights import canonical, paths, signing
 from jewelhouse.weights.signing import MalformedManifest, PrivateKey, PublicKey, Untrusted
@@ -136,13 +137,13 @@ class Trust:
     def __post_init__(self) -> None:
         keys = {signing.identity(key): key for key in map(signing.public_key, self.signers)}
         if not 1 <= self.threshold <= len(keys):
-            raise Untrusted(
+            raise JewelhouseError(
                 f"asks for signatures of {self.threshold} among {len(keys)} different signers",
                 where="trust settings",
                 remedy="pin at least one signer, and no fewer than must sign",
             )
         if self.minimum_version < 1 or self.minimum_wrapping < 1:
-            raise Untrusted("a floor is below 1", where="trust settings")
+            raise JewelhouseError("a floor is below 1", where="trust settings")
         object.__setattr__(self, "keys", tuple(keys.values()))
 
 

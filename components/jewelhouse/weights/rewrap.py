@@ -6,8 +6,8 @@ The order that never leaves a gap, each step one replaced manifest:
    development key). From here both sets of keys open the artifact.
 2. Deploy the stages that use the new keys, and wait until none asks for an old one (audit trail of the key).
 3. `retire` the old keys. That needs no DEK: their wrapped copies are left out.
-4. Raise `minimum-wrapping` in the trust settings of the images, so that a copy of an older manifest is
-   refused; then disable the old keys, and after the time for second thoughts destroy them.
+4. Raise the floor of readers (`Trust.minimum_wrapping`), so that a copy of an older manifest is refused;
+   then disable the old keys, and after the time for second thoughts destroy them.
 
 One call never does both: a step that adds and retires leaves those without a key who have not changed over.
 Whoever could open the artifact before has had the chance to keep its DEK: only a new version has a new one.

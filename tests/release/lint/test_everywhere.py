@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -47,6 +48,17 @@ def shared_identity() -> Deployment:
     return replace(SOUND, policies=(replace(first, gates=gates), *others))
 
 
+def open_container() -> Deployment:
+    """An image whose policy lets everything in, with the hostdata that belongs to it."""
+    azure = deployment(shipped("prod-azure"))
+    policy = base64.b64encode(b'package policy\n\napi_version := "0.10.0"\ncontainers := []\n').decode()
+    images = {
+        name: replace(image, container_policy=policy if image.container_policy else None)
+        for name, image in azure.images.items()
+    }
+    return replace(azure, images=images)
+
+
 CASES = {
     "JH-ALL-001": (same_owner(), "which owns the key"),
     "JH-ALL-002": (deployment(shipped("dev")), "may be destroyed"),
@@ -66,6 +78,7 @@ CASES = {
     "JH-ALL-005": (deployment(shipped("gpu")), "nothing binds it to the code"),
     "JH-ALL-006": (with_gate(not_after=NOW + timedelta(days=29)), "until 2026-12-22 only"),
     "JH-ALL-007": (shared_identity(), "is the identity of another, finetune"),
+    "JH-ALL-008": (open_container(), "is not decided by the framework"),
 }
 
 

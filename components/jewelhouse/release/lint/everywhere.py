@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -88,6 +89,22 @@ def _shared_identity(deployment: Deployment) -> Iterator[Hit]:
             yield Hit(where=identity, what=f"is the identity of {', '.join(sorted(names))}")
 
 
+def _open_container(deployment: Deployment) -> Iterator[Hit]:
+    for stage, image in sorted(deployment.images.items()):
+        if image.container_policy is None:
+            continue
+        # Loaded only where there is a container policy to read.
+        from jewelhouse.images import container_weaknesses, rego
+
+        where = f"stages.{stage}.image"
+        try:
+            policy = base64.b64decode(image.container_policy, validate=True)
+            for problem in container_weaknesses.weaknesses(policy):
+                yield Hit(where=where, what=f"{image.name}: {problem.where} {problem.what}")
+        except (ValueError, rego.MalformedRego) as error:
+            yield Hit(where=where, what=f"{image.name}: its container policy cannot be read: {error}")
+
+
 _DESIGN = "NIST SP 800-57 part 1 rev. 5, section 5.3.6 and 6.2.2 (separation of duties, key states), 2020-05"
 _RATS = "RFC 9334, section 8.3 (reference values), 2023-01"
 RULES: tuple[Rule, ...] = tuple(
@@ -155,6 +172,15 @@ RULES: tuple[Rule, ...] = tuple(
             "give each stage an identity of its own: names of stages must differ after shortening",
             _DESIGN,
             _shared_identity,
+        ),
+        (
+            "JH-ALL-008",
+            Severity.ERROR,
+            "a container policy leaves a way in",
+            "The hostdata is pinned, and what it stands for lets an operator look or reach inside.",
+            "let `jewelhouse image lock` write the policy, or close what it names",
+            "github.com/Microsoft/hcsshim v0.12.9: pkg/securitypolicy/framework.rego, 2026-11",
+            _open_container,
         ),
     )
 )
