@@ -11,15 +11,13 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import cbor2
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-
 from jewelhouse.evidence import nitro
+from jewelhouse.rehearsal.minting_nitro import AT, Authority
 
 ROUNDS = 60
 
@@ -38,8 +36,6 @@ def interleaved(whole: Callable[[], object], bare: Callable[[], object], rounds:
 
 
 def measure() -> dict[str, tuple[float, float]]:
-    from minting_nitro import AT, Authority
-
     authority = Authority.new()
     data = authority.document(nonce=b"n" * 32, public_key=b"k" * 294)
     message = cbor2.loads(data)

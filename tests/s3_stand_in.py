@@ -16,7 +16,7 @@ from xml.sax.saxutils import escape
 
 
 class Bucket:
-    """Objects by `bucket/key`. `dropped`: keys on whose writing the connection is cut, as a dying host does."""
+    """Objects by `bucket/key`. `dropped`: keys on whose writing the connection is cut."""
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from cryptography.hazmat.primitives import serialization
@@ -162,12 +163,14 @@ class Counting:
 
     size: int = 0
     done: int = 0
+    lock: Any = field(default_factory=Lock)
 
     def total(self, size: int, /) -> None:
         self.size += size
 
     def __call__(self, done: int, /) -> None:
-        self.done += done
+        with self.lock:
+            self.done += done
 
 
 def openssl(*arguments: str | Path, data: bytes = b"") -> bytes:

@@ -14,6 +14,7 @@ from samples import shipped
 
 from jewelhouse.aws.provision import provision
 from jewelhouse.errors import JewelhouseError
+from jewelhouse.guest import settings
 from jewelhouse.model import AwsAccount, Lifecycle, Measurements, Platform
 from jewelhouse.release import aws as release
 
@@ -143,10 +144,14 @@ def test_the_parent_serves_the_guest_its_keys_and_stores(recording: Recording) -
     script = base64.b64decode(template.inputs["userData"]).decode()
     line = next(line for line in script.splitlines() if line.startswith('{"lifecycle"'))
     stage = json.loads(line)
-    assert [entry["artifact"] for entry in stage["opens"]] == ["base", "cases"]
-    assert [entry["artifact"] for entry in stage["seals"]] == ["adapter"]
-    assert stage["opens"][0]["key"].endswith("fraud-llm-base-aws-enclave-eu-central-1-key")
-    assert stage["seals"][0]["store"] == "s3://fraud-llm-adapter-aws-eu-central-1-bucket-id"
+    told = settings.stage(json.dumps(stage).encode())
+    assert (told.platform, told.region) == (Platform.AWS_ENCLAVE, "eu-central-1")
+    assert list(told.opens) == ["base", "cases"]
+    assert told.opens["base"].key.endswith("fraud-llm-base-aws-enclave-eu-central-1-key")
+    assert told.opens["base"].store == "s3://fraud-llm-base-aws-eu-central-1-bucket-id"
+    assert {name: one.store for name, one in told.seals.items()} == {
+        "adapter": "s3://fraud-llm-adapter-aws-eu-central-1-bucket-id"
+    }
 
 
 def test_outputs(recording: Recording) -> None:

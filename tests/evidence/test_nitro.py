@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minting_nitro import AT, Authority, debug_registers, encoded, recipient, registers
 
 from jewelhouse.evidence import appraise, nitro
 from jewelhouse.evidence.verdict import Kind, MalformedEvidence
+from jewelhouse.rehearsal.minting_nitro import AT, Authority, debug_registers, encoded, recipient, registers
 
 AUTHORITY = Authority.new()
 OTHER = Authority.new(name="other root")

@@ -109,8 +109,10 @@ def test_a_store_that_dies_while_it_is_sealed_to_is_gone_on_with(tmp_path, bucke
     monkeypatch.setattr(resume, "COARSE", 0)
     source = small(tmp_path / "source", **{f"file-{n}": bytes([n]) * 5000 for n in range(6)})
     bucket.dropped.add("weights/base/manifest.json")
+    dying = remote(bucket)
+    dying.system.retries = 1
     with pytest.raises(StoreError, match=r"s3://weights/base/manifest\.json"):
-        seal.seal(sources.source(source), remote(bucket), order(), now=NOW, states=tmp_path / "states")
+        seal.seal(sources.source(source), dying, order(), now=NOW, states=tmp_path / "states")
     assert "weights/base/manifest.json" not in bucket.objects
     bucket.dropped.clear()
     done = seal.seal(sources.source(source), remote(bucket), order(), now=NOW, states=tmp_path / "states")

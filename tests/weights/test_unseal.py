@@ -270,11 +270,11 @@ def test_an_interrupted_unsealing_shows_nothing_and_goes_on(tmp_path, two, monke
     count = []
     real = unseal._Directory._unseal
 
-    def unsealing(self, file, dek, write):
+    def unsealing(self, file, dek):
         if len(count) == 2:
             raise Killed
         count.append(file.path)
-        real(self, file, dek, write)
+        real(self, file, dek)
 
     with monkeypatch.context() as patched:
         patched.setattr(unseal._Directory, "_unseal", unsealing)

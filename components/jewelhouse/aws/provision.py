@@ -312,22 +312,19 @@ class _Provision:
             {
                 "lifecycle": self.lifecycle.name,
                 "stage": stage.name,
+                "platform": stage.platform.value,
                 "region": stage.region,
-                "opens": [
-                    {
-                        "artifact": artifact,
+                "opens": {
+                    artifact: {
                         "key": self.keys[graph.key_for(stage, artifact)].arn,
                         "store": self.stores[Store(artifact, Cloud.AWS, stage.region)].url,
                     }
                     for artifact in stage.opens
-                ],
-                "seals": [
-                    {
-                        "artifact": artifact,
-                        "store": self.stores[Store(artifact, Cloud.AWS, stage.region)].url,
-                    }
+                },
+                "seals": {
+                    artifact: {"store": self.stores[Store(artifact, Cloud.AWS, stage.region)].url}
                     for artifact in stage.seals
-                ],
+                },
             }
         )
 

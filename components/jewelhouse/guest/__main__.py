@@ -46,6 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
             platform=stage.platform,
             began=datetime.now(UTC),
         )
+        endpoints = opening.prepare(stage, endpoints)
         status = run(
             Run(
                 stage=stage,

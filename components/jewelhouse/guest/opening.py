@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from jewelhouse.errors import JewelhouseError
@@ -54,13 +55,21 @@ MODULES: Mapping[Platform, str] = {
 
 def opener(stage: Stage, endpoints: Endpoints) -> Opener:
     """Opens keys for a stage on its platform. Raises Closed when the platform's clients are not there."""
-    name = MODULES[stage.platform]
+    return _module(stage).opener(stage, endpoints)
+
+
+def prepare(stage: Stage, endpoints: Endpoints) -> Endpoints:
+    """What the platform needs before anything is asked for: its way out, and how stores are reached."""
+    made = getattr(_module(stage), "prepare", None)
+    return made(stage, endpoints) if made else endpoints
+
+
+def _module(stage: Stage) -> ModuleType:
     try:
-        module = import_module(f"jewelhouse.guest.{name}")
+        return import_module(f"jewelhouse.guest.{MODULES[stage.platform]}")
     except ImportError as error:
         raise Closed(
             f"this image cannot run on {stage.platform}: {error.name} is not in it",
             where=stage.platform,
             remedy="build the image for this platform",
         ) from error
-    return module.opener(stage, endpoints)

@@ -26,7 +26,7 @@ from jewelhouse.weights.resume import Sealing
 from jewelhouse.weights.signing import PrivateKey
 from jewelhouse.weights.sources import Changed, Entry, Source, Tree
 from jewelhouse.weights.stores import Missing, Store, StoreError
-from jewelhouse.weights.work import WAITING, WHOLE, Progress, each, processors, silent
+from jewelhouse.weights.work import WHOLE, Progress, each, processors, rounds, silent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +168,6 @@ def _files(
     began: dict[str, int] = {}
     one = _OneFile(source, store, order.artifact, order.version, sealing, jobs, progress)
     rest = [entry for path, entry in tree.files.items() if path not in files]
-    # Processors are the limit where both sides are local: a large file takes them all by itself.
     local = store.path(form.NAME) is not None and all(source.file(entry.path) is not None for entry in rest)
 
     def work(entry: Entry) -> tuple[int, File]:
@@ -177,10 +176,11 @@ def _files(
 
     if (directory := store.path(f"data/{sealing.data}")) is not None:
         os.makedirs(directory, exist_ok=True)
-    for entry, (started, file) in each(work, rest, 1 if local else max(jobs, WAITING)):
-        began[entry.path] = started
-        files[entry.path] = file
-        sealing.finished(entry, file, started)
+    for lot, workers in rounds(rest, lambda entry: entry.size, jobs, local=local):
+        for entry, (started, file) in each(work, lot, workers):
+            began[entry.path] = started
+            files[entry.path] = file
+            sealing.finished(entry, file, started)
     sealing.flush()
     sources.reread(tree, source.scan(), source.url)
     _look_again(source, tree, files, began)

@@ -140,7 +140,8 @@ class LocalStore:
         except OSError as error:
             raise StoreError(f"cannot be written: {error.strerror}", where=str(final)) from error
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
     def put_file(self, name: str, file: Path) -> None:
         with open(file, "rb") as content:

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from jewelhouse.weights import paths, signing, stores, stream
 from jewelhouse.weights.contents import Contents, contents
 from jewelhouse.weights.manifest import File, Manifest, Trust
 from jewelhouse.weights.stores import RemoteStore, Store, StoreError
-from jewelhouse.weights.work import WAITING, WHOLE, Progress, each, processors, silent
+from jewelhouse.weights.work import WAITING, WHOLE, Progress, each, processors, rounds, silent
 from jewelhouse.weights.wrap import Opener
 
 
@@ -157,14 +157,9 @@ class _Directory:
                 self.progress(file.size)
         rest = [file for file in self.manifest.files if file.path not in kept | kept_aside]
         dek = opener(self.manifest)
-        # A large file takes all workers by itself; small ones share them where a network is waited for.
-        for file in rest:
-            if file.size > WHOLE:
-                self._unseal(file, dek, self._large)
-        small = (file for file in rest if file.size <= WHOLE)
-        workers = 1 if self.local else max(self.jobs, WAITING)
-        for _ in each(lambda file: self._unseal(file, dek, self._small), small, workers):
-            pass
+        for lot, workers in rounds(rest, lambda file: file.size, self.jobs, local=self.local):
+            for _ in each(lambda file: self._unseal(file, dek), lot, workers):
+                pass
         self._appear(file for file in self.manifest.files if file.path not in kept)
         return Unsealed(manifest=self.manifest, kept=len(kept) + len(kept_aside))
 
@@ -178,13 +173,13 @@ class _Directory:
         self.progress(file.size)
         return True
 
-    def _unseal(self, file: File, dek: bytes, write: Callable[[File, bytes, Path], None]) -> None:
+    def _unseal(self, file: File, dek: bytes) -> None:
         name = paths.object_name(file.path)
         part = self.partial / f"{name}.part"
         part.unlink(missing_ok=True)
         os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         try:
-            write(file, dek, part)
+            (self._small if file.size <= WHOLE else self._large)(file, dek, part)
             os.rename(part, self.whole / name)
         finally:
             # What did not verify is not kept.

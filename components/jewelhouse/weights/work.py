@@ -8,8 +8,13 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import Protocol, TypeVar
 
+from jewelhouse.weights.segments import SEGMENT
+
 # What is this small is read, sealed and written in one piece.
-WHOLE = 4 * 1024 * 1024
+WHOLE = 4 * SEGMENT
+SHARD = 64 * SEGMENT
+# Below this a thread costs more than it brings.
+TINY = 256 * 1024
 # Requests that wait for a store, over those that a processor can work on.
 WAITING = 8
 
@@ -38,6 +43,23 @@ silent: Progress = _Silent()
 
 def processors(jobs: int | None) -> int:
     return jobs or len(os.sched_getaffinity(0))
+
+
+def rounds(
+    items: Iterable[T], size: Callable[[T], int], jobs: int, *, local: bool
+) -> Iterator[tuple[list[T], int]]:
+    """Items by how they are best worked on, with the number of workers for each lot.
+
+    A file of several shards takes all processors by itself. Others share them, and where a store has to be
+    waited for there are more of them under way. Tiny local files go one by one: threads would cost more.
+    """
+    huge, tiny, others = [], [], []
+    for item in items:
+        bytes_ = size(item)
+        (huge if bytes_ > SHARD else tiny if local and bytes_ <= TINY else others).append(item)
+    yield huge, 1
+    yield others, jobs if local else max(jobs, WAITING)
+    yield tiny, 1
 
 
 def each(call: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[tuple[T, R]]:

@@ -14,7 +14,6 @@ import pytest
 import real
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minting_nitro import AT, Authority, debug_registers, registers
 from policies_made import policies
 from samples import ALL_STACKS, shipped
 
@@ -22,6 +21,7 @@ from jewelhouse.evidence import appraise, nitro
 from jewelhouse.evidence.verdict import Kind, Verdict
 from jewelhouse.lifecycle import release_policies
 from jewelhouse.model import AttestedKey, AwsAccount, Cloud, Measurements, Platform, Tee
+from jewelhouse.rehearsal.minting_nitro import AT, Authority, debug_registers, registers
 from jewelhouse.release import aws, compiler
 from jewelhouse.release.documents import Document
 from jewelhouse.release.evaluate import Request, evaluate

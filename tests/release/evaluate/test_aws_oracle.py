@@ -7,12 +7,12 @@ from typing import Any
 
 import oracles
 import pytest
-from minting_nitro import AT
 from samples import ALL_STACKS, shipped
 
 from jewelhouse.evidence.verdict import Kind, Verdict
 from jewelhouse.lifecycle import release_policies
 from jewelhouse.model import AwsAccount, Cloud, Platform
+from jewelhouse.rehearsal.minting_nitro import AT
 from jewelhouse.release import compiler
 from jewelhouse.release.documents import Document
 from jewelhouse.release.evaluate import Request, evaluate

@@ -7,12 +7,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from minting_nitro import AT
 from samples import shipped
 
 from jewelhouse.evidence.verdict import Finding, Kind, Verdict
 from jewelhouse.lifecycle import release_policies
 from jewelhouse.model import AwsAccount, Cloud, Platform
+from jewelhouse.rehearsal.minting_nitro import AT
 from jewelhouse.release import aws, azure, compiler
 from jewelhouse.release.documents import Document
 from jewelhouse.release.evaluate import Request, evaluate

@@ -155,7 +155,7 @@ class Authority:
     @property
     def roots(self) -> tuple[nitro.Root, ...]:
         fingerprint = self.certificates[0].fingerprint(hashes.SHA256()).hex()
-        return (nitro.Root(name=self.name, fingerprint=fingerprint, source="made for a test"),)
+        return (nitro.Root(name=self.name, fingerprint=fingerprint, source="throw-away root"),)
 
     def fields(self, kind: Kind = Kind.NITRO_ENCLAVE, **changes: Any) -> dict[str, Any]:
         """The payload's fields; a change to `...` leaves one out."""
