@@ -79,22 +79,19 @@ def test_keys_of_model_signing_sign_manifests(tmp_path):
     assert verified(data, [signing.public_key((tmp_path / "key.pub").read_bytes())])[0] == PAYLOAD
 
 
-def test_a_signature_of_model_signing_by_the_same_key_is_no_manifest(tmp_path):
-    """Its envelopes are DSSE too: the type of the payload keeps the two apart."""
-    model_signing = pytest.importorskip("model_signing.signing")
-    private, public = write(tmp_path / "key", ec_key("p256"))
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "weights").write_bytes(b"w")
-    model_signing.Config().use_elliptic_key_signer(private_key=private).sign(
-        tmp_path / "model", tmp_path / "model.sig"
-    )
-    theirs = json.loads((tmp_path / "model.sig").read_text())["dsseEnvelope"]
-    signers = [signing.public_key(public.read_bytes())]
+def test_a_signature_of_model_signing_by_the_same_key_is_no_manifest():
+    """Its signatures are DSSE over in-toto statements: the type of the payload keeps the two apart."""
+    dsse = pytest.importorskip("securesystemslib.dsse")
+    signer = pytest.importorskip("securesystemslib.signer")
+    key = ec_key("p256")
+    envelope = dsse.Envelope(PAYLOAD, "application/vnd.in-toto+json", {})
+    envelope.sign(signer.CryptoSigner(key))
+    theirs = envelope.to_dict()
     with pytest.raises(MalformedManifest, match="payloadType"):
-        verified(json.dumps(theirs).encode(), signers)
+        verified(json.dumps(theirs).encode(), [key.public_key()])
     relabelled = {**theirs, "payloadType": signing.PAYLOAD_TYPE}
     with pytest.raises(Untrusted, match="signed by 0"):
-        verified(json.dumps(relabelled).encode(), signers)
+        verified(json.dumps(relabelled).encode(), [key.public_key()])
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 import jewelhouse
-from jewelhouse.cli import doctor, evidence, image, lifecycle, release, sandbox, weights
+from jewelhouse.cli import doctor, evidence, image, lifecycle, mandate, release, sandbox, weights
 from jewelhouse.errors import JewelhouseError
 from jewelhouse.release.markdown import visible
 
@@ -25,6 +25,7 @@ app.add_typer(lifecycle.app, name="lifecycle")
 app.add_typer(release.app, name="release")
 app.add_typer(evidence.app, name="evidence")
 app.add_typer(image.app, name="image")
+weights.app.command("mandate")(mandate.mandate)
 app.add_typer(weights.app, name="weights")
 
 

@@ -70,7 +70,7 @@ def parse(data: bytes) -> Document:
     """
     if len(data) > LIMIT:
         raise MalformedEvidence(f"has {len(data)} bytes, a document has at most {LIMIT}")
-    message = _decoded(data.removeprefix(TAGGED), "document")
+    message = decoded(data.removeprefix(TAGGED), "document")
     if not isinstance(message, list) or len(message) != 4:
         raise MalformedEvidence("is no COSE_Sign1 of four members", where="document")
     protected, unprotected, payload, signature = message
@@ -84,14 +84,14 @@ def parse(data: bytes) -> Document:
         raise MalformedEvidence(f"has {len(signature)} bytes, ES384 has 96", where="signature")
     if len(payload) > PAYLOAD_LIMIT:
         raise MalformedEvidence(f"has {len(payload)} bytes, at most {PAYLOAD_LIMIT}", where="payload")
-    return _document(_decoded(payload, "payload"), protected, payload, signature)
+    return _document(decoded(payload, "payload"), protected, payload, signature)
 
 
-def _decoded(data: bytes, where: str) -> Any:
-    """One CBOR value and nothing behind it.
+def decoded(data: bytes, where: str) -> Any:
+    """One CBOR value of bytes from outside, and nothing behind it.
 
     No tag inside is followed: documents have none, and tags bring numbers without bound, references and
-    values of other types.
+    values of other types. Raises MalformedEvidence.
     """
     stream = io.BytesIO(data)
     decoder = cbor2.CBORDecoder(
