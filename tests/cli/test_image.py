@@ -1,11 +1,14 @@
-"""`jewelhouse image measure`: the registers of an enclave image, or why it is none."""
+"""`jewelhouse image`: built, measured, locked, verified, sent; and why something is not."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
+import registry_stand_in
+from samples import PROJECT
 
+from jewelhouse.images import tools
 from jewelhouse.images.eif_build import Parts, build
 
 
@@ -50,3 +53,118 @@ def test_a_malformed_image_exits_with_2_and_names_the_offset(run, image):
 def test_a_missing_file_exits_with_2(run, tmp_path):
     code, _, complaint = run("image", "measure", tmp_path / "nothing")
     assert (code, "cannot be read" in complaint) == (2, True)
+
+
+RECIPE = """\
+name: small
+packages: [busybox-static]
+guest: false
+run: [/usr/bin/busybox, sh]
+files:
+  /opt/hello: {text: "hello"}
+targets:
+  aws-enclave: {}
+  gcp-confidential-space: {repository: "registry.example/images/small"}
+"""
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project of its own, with one small recipe and the packages that this checkout has fetched."""
+    if tools.path("mmdebstrap") is None:
+        pytest.skip("mmdebstrap is not installed")
+    (tmp_path / "Pulumi.yaml").write_text("name: p\nruntime: python\nstackConfigDir: stacks\n")
+    (tmp_path / "stacks").mkdir()
+    recipe = tmp_path / "templates" / "images" / "small"
+    recipe.mkdir(parents=True)
+    (recipe / "recipe.yaml").write_text(RECIPE)
+    cache = tmp_path / ".jewelhouse" / "images"
+    cache.mkdir(parents=True)
+    for kept in (PROJECT / ".jewelhouse" / "images").glob("rootfs-*"):
+        (cache / kept.name).symlink_to(kept)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_an_image_is_built_locked_and_verified(project, run):
+    code, printed, _ = run("image", "build", "--platform", "aws-enclave", "--json")
+    assert code == 0
+    (one,) = json.loads(printed)
+    assert run("image", "measure", one["path"], "--json")[1].strip() == json.dumps(one["measurements"])
+    assert run("image", "lock")[:2] == (
+        0,
+        "small for aws-enclave: new\nsmall for gcp-confidential-space: new\n",
+    )
+    assert run("image", "lock")[1] == "nothing changed\n"
+    assert run("image", "verify")[0] == 0
+
+
+def test_a_changed_file_is_named_by_verify(project, run):
+    run("image", "lock")
+    recipe = project / "templates" / "images" / "small" / "recipe.yaml"
+    recipe.write_text(RECIPE.replace("hello}", "x}").replace('"hello"', '"hullo"'))
+    code, printed, _ = run("image", "verify", "--platform", "aws-enclave", "--json")
+    assert code == 1
+    lines = json.loads(printed)["small for aws-enclave"]
+    assert [line.split(": ")[0] for line in lines][:3] == ["digest", "PCR0", "PCR2"]
+    assert any(line.startswith("files: opt/hello: sha256:") for line in lines)
+
+
+def test_an_image_that_was_never_locked_is_not_the_same(project, run):
+    code, printed, _ = run("image", "verify", "--platform", "aws-enclave")
+    assert code == 1
+    assert "is not locked: jewelhouse image lock small" in printed
+
+
+def test_a_container_goes_to_its_registry_and_is_compared_with_it(project, run):
+    registry = registry_stand_in.Registry()
+    with registry_stand_in.serving(registry) as serving:
+        recipe = project / "templates" / "images" / "small" / "recipe.yaml"
+        recipe.write_text(RECIPE.replace("registry.example", serving.host))
+        run("image", "lock")
+        code, printed, _ = run(
+            "image", "verify", "--registry", "--platform", "gcp-confidential-space"
+        )
+        assert code == 1
+        assert "registry: " in printed
+        code, printed, _ = run("image", "push", "--tag", "next")
+        assert code == 0
+        assert "0 were there" in printed
+        assert run("image", "verify", "--registry", "--platform", "gcp-confidential-space")[0] == 0
+        assert "0 blobs sent" in run("image", "push")[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        pytest.param(("build", "smal"), "did you mean small?", id="misspelled-recipe"),
+        pytest.param(
+            ("build", "--platform", "azure-cvm"), "there are aws-enclave", id="platform-without-target"
+        ),
+        pytest.param(
+            ("push", "--platform", "aws-enclave"), "only container images", id="enclaves-are-no-containers"
+        ),
+        pytest.param(
+            ("lock", "--reference", "small=ami"), "NAME/PLATFORM=REFERENCE", id="reference-of-nothing"
+        ),
+    ],
+)
+def test_what_cannot_be_done_is_said_with_a_remedy(project, run, words, says):
+    code, _, complaint = run("image", *words)
+    assert code == 2
+    assert says in complaint
+
+
+def test_a_bad_recipe_is_named_with_its_line(project, run):
+    (project / "templates" / "images" / "small" / "recipe.yaml").write_text(RECIPE + "more: 1\n")
+    code, _, complaint = run("image", "build")
+    assert code == 2
+    assert "recipe.yaml:10" in complaint
+
+
+def test_a_launch_digest_is_refused_where_no_evidence_holds_one(run, tmp_path):
+    code, _, complaint = run(
+        "image", "launch-digest", tmp_path / "OVMF.fd", "--vcpus", "2", "--platform", "azure-cvm"
+    )
+    assert code == 2
+    assert "says nothing about an image on azure-cvm" in complaint

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
 from jewelhouse import stackfile
 from jewelhouse.cli.options import JsonOption, shown
@@ -208,6 +210,9 @@ def verify(
     names: NamesArgument = None,
     platforms: PlatformOption = None,
     out: OutOption = None,
+    registry: Annotated[
+        bool, typer.Option("--registry", help="Compare container images with what their registry holds, too.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Build locked images again and compare; exit 1 with what differs, down to the file."""
@@ -223,6 +228,8 @@ def verify(
         pinned = _pinned(one, entry, content["inputs"])
         built = _build(pinned, platform, out or project / KEPT / "verified", project)
         found[what] = list(lockfile.differences(entry, content["inputs"], built))
+        if registry and built.path.is_dir():
+            found[what] += _registered(built)
     if as_json:
         typer.echo(json.dumps(found, indent=1))
     else:
@@ -233,6 +240,90 @@ def verify(
                 console.print(f"  {shown(line)}")
     if any(found.values()):
         raise typer.Exit(1)
+
+
+def _registered(built: Built) -> Iterator[str]:
+    from jewelhouse.images import registry
+    from jewelhouse.images.registry_client import RegistryError
+
+    assert built.reference is not None
+    try:
+        registry.verify(built.path, built.reference)
+    except RegistryError as error:
+        yield f"registry: {error}"
+
+
+@app.command()
+def push(
+    names: NamesArgument = None,
+    platforms: PlatformOption = None,
+    out: OutOption = None,
+    tag: Annotated[str | None, typer.Option("--tag", help="Tag to set besides, once all is there.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Build container images and send them to their registries; check what is there.
+
+    What a registry has is not sent again. Logins are those of docker: its configuration and its helpers.
+    """
+    from jewelhouse.images import registry
+
+    project = stackfile.project_directory()
+    wanted = [pair for pair in _chosen(project, names, platforms) if pair[1] in recipe.CONTAINERS]
+    if not wanted:
+        raise JewelhouseError("only container images go to a registry", where="--platform")
+    sent = []
+    for one, platform in wanted:
+        built = _build(one, platform, out or project / KEPT / "out", project)
+        assert built.reference is not None
+        to = f"{built.reference.partition('@')[0]}:{tag}" if tag else built.reference
+        with _transfer(to, quiet=as_json) as progress:
+            sent.append(registry.push(built.path, to, progress=progress))
+        registry.verify(built.path, built.reference)
+    if as_json:
+        typer.echo(json.dumps([asdict(one) for one in sent], indent=1))
+        return
+    for one in sent:
+        typer.echo(f"{one.reference}: {len(one.sent)} blobs sent, {len(one.present)} were there")
+
+
+@contextmanager
+def _transfer(to: str, *, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=quiet, transient=True) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def moved(digest: str, done: int, size: int) -> None:
+            if digest not in tasks:
+                tasks[digest] = progress.add_task(digest[:19], total=size)
+            progress.update(tasks[digest], completed=done)
+
+        yield moved
+
+
+@app.command("launch-digest")
+def launch_digest(
+    firmware: Annotated[Path, typer.Argument(metavar="OVMF.fd", help="Firmware image of the machine.")],
+    vcpus: Annotated[int, typer.Option("--vcpus", min=1, help="Virtual processors of the machine.")],
+    vcpu_type: Annotated[
+        str, typer.Option("--vcpu-type", help="Processor model as QEMU names it.")
+    ] = "EPYC-Milan",
+    kernel: Annotated[Path | None, typer.Option("--kernel", help="Kernel that is measured by hash.")] = None,
+    initrd: Annotated[Path | None, typer.Option("--initrd", help="Its ramdisk.")] = None,
+    cmdline: Annotated[str, typer.Option("--cmdline", help="Its command line.")] = "",
+    platform: Annotated[
+        str | None,
+        typer.Option("--platform", help="Where it runs; refuses where no evidence holds such a digest."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the SEV-SNP launch digest of a machine of one's own, as its reports will show it."""
+    from jewelhouse.images import snp_digest
+
+    launch = snp_digest.Launch(
+        firmware=firmware, vcpus=vcpus, vcpu_type=vcpu_type, kernel=kernel, initrd=initrd, cmdline=cmdline
+    )
+    found = snp_digest.compute(launch, platform=platform or snp_digest.OWN_HOST)
+    typer.echo(json.dumps({"measurement": found}) if as_json else found)
 
 
 def _pinned(one: Recipe, entry: dict[str, Any], sets: dict[str, Any]) -> Recipe:

@@ -28,6 +28,8 @@ COMMAND_LINES: Mapping[str, str] = {
     ),
     "aarch64": "reboot=k panic=30 console=ttyS0 random.trust_cpu=on",
 }
+# Debian's kernels for clouds' machines.
+KERNELS: Mapping[str, str] = {"x86_64": "linux-image-cloud-amd64", "aarch64": "linux-image-cloud-arm64"}
 # How the parent and the security module are reached (linux drivers/misc/nsm.c, net/vmw_vsock).
 MODULES = ("virtio_mmio", "vmw_vsock_virtio_transport", "nsm")
 PLACE = "lib/jewelhouse/modules"
@@ -60,10 +62,11 @@ def boot(
             kernel.Module(name=Path(name).stem, data=recipe.sources[name]) for name in settings.modules
         )
         return Boot(image=image, release=Path(settings.image).name, modules=own, packages=())
+    architecture = recipe.settings.targets[platform].architecture
     request = rootfs.Request(
         suite=recipe.settings.suite,
-        packages=(settings.package,),
-        architecture=recipe.settings.targets[platform].architecture,
+        packages=(settings.package or KERNELS[architecture],),
+        architecture=architecture,
         epoch=recipe.epoch,
         archive=recipe.settings.archive,
     )

@@ -75,8 +75,8 @@ class Trust(Settings):
 class KernelSettings(Settings):
     """The kernel of images that boot by themselves."""
 
-    package: Text = "linux-image-cloud-amd64"
-    """Debian package of the kernel."""
+    package: Text | None = None
+    """Debian package of the kernel; the cloud kernel of the target's architecture without it."""
     image: Text | None = None
     """Kernel file in the recipe's folder instead of a package, such as AWS's own bzImage."""
     modules: tuple[Text, ...] = ()
