@@ -29,6 +29,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "evidence": ("evidence_nitro", "evidence_maa", "evidence_snp"),
     "release": ("release_aws", "release_azure", "release_gcp"),
     "matrix": ("release_matrix",),
+    "weights": ("weights_small_files",),
     "images": ("images", "images_verity", "images_buildah"),
 }
 

@@ -251,6 +251,11 @@ REFUSED = [
         id="rolled-back-version",
     ),
     pytest.param(
+        with_trust(opens={"base": TrustedArtifact(signers=(pem(PRODUCER),), minimum_wrapping=2)}),
+        "has been retired",
+        id="manifest-from-before-a-rewrap",
+    ),
+    pytest.param(
         lambda given, tmp: replace(
             given, stage=replace(given.stage, opens={"cases": given.stage.opens["base"]})
         ),

@@ -65,7 +65,7 @@ def test_shipped_recipes_are_right_and_trust_nobody_until_told_whom(name):
 
 def test_trust_settings_carry_the_keys_themselves(folder):
     assert recipe.load(folder).trust() == {
-        "opens": {"base": {"signers": [KEY], "minimum-version": 3}},
+        "opens": {"base": {"signers": [KEY], "minimum-version": 3, "minimum-wrapping": 1}},
         "seals": {},
         "run": ["/usr/bin/python3", "/opt/run.py"],
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the stage that the host names, as far as the measured settings allow it."""
     given = _arguments(arguments)
     memory.lock_down()
+    # A stage that serves ends by being told to; what is open has to go then, too.
+    signal.signal(signal.SIGTERM, _stop)
     record: Record | None = None
     status = 1
     try:
@@ -62,11 +65,21 @@ def main(arguments: list[str] | None = None) -> int:
     except JewelhouseError as error:
         for problem in error.problems:
             _say(f"closed: {problem}")
+        if record is not None and "refused" not in [one["event"] for one in record.events]:
+            record.refused(error)
+    except SystemExit:
+        _say("told to stop")
+        status = 128 + signal.SIGTERM
     if record is not None:
-        print(f"jewelhouse-record: {record.signed().decode()}", flush=True)
+        signed = record.signed()
+        print(f"jewelhouse-record: {signed.decode()}", flush=True)
         if given.record:
-            given.record.write_bytes(record.signed())
+            given.record.write_bytes(signed)
     return status
+
+
+def _stop(*_: object) -> None:
+    raise SystemExit
 
 
 def _arguments(arguments: list[str] | None) -> argparse.Namespace:

@@ -61,7 +61,7 @@ SAYINGS: Mapping[str, tuple[str, str]] = {
         "cannot be used in its state",
         "its deletion may be pending: ask its owner to cancel it",
     ),
-    "ValidationException": ("does not take the request", "evidence over three hours old is not taken either"),
+    "ValidationException": ("does not take the request", "look at the key: RSA_4096 for ENCRYPT_DECRYPT"),
     "ThrottlingException": (f"was asked {ATTEMPTS} times and throttles", "start fewer stages at once"),
     "LimitExceededException": (f"was asked {ATTEMPTS} times and throttles", "start fewer stages at once"),
     "ExpiredTokenException": EXPIRED,
@@ -83,8 +83,8 @@ CLOCK = ("Signature expired", "Signature not yet current")
 def client(stage: Stage, endpoints: Endpoints) -> Any:
     """boto's client for KMS in the stage's region, with the credentials of the instance's role and no other.
 
-    What a surrounding environment says about profiles, proxies, endpoints and certificates does not count.
-    Raises Closed without a region.
+    What the environment says about profiles, endpoints and certificates does not count. Raises Closed without
+    region or credentials.
     """
     region = region_of(stage)
     session = botocore.session.get_session()
@@ -99,19 +99,22 @@ def client(stage: Stage, endpoints: Endpoints) -> Any:
     session.register_component(
         "credential_provider", CredentialResolver([InstanceMetadataProvider(iam_role_fetcher=fetcher)])
     )
-    return session.create_client(
-        "kms",
-        region_name=region,
-        endpoint_url=endpoints.kms,
-        verify=endpoints.certificates or True,
-        config=Config(
-            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
-            connect_timeout=CONNECT,
-            read_timeout=READ,
-            proxies={},
-            ignore_configured_endpoint_urls=True,
-        ),
-    )
+    try:
+        return session.create_client(
+            "kms",
+            region_name=region,
+            endpoint_url=endpoints.kms,
+            verify=endpoints.certificates or True,
+            config=Config(
+                retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+                connect_timeout=CONNECT,
+                read_timeout=READ,
+                proxies={},
+                ignore_configured_endpoint_urls=True,
+            ),
+        )
+    except BotoCoreError as error:
+        raise _unreachable(f"kms in {region}", error) from error
 
 
 # Where boto looks for the metadata service; inside an enclave a relay leads there.
@@ -184,9 +187,13 @@ def _sealed(reply: Mapping[str, Any], key: str) -> bytes:
             remedy="this is not KMS: it never does so for a request with a Recipient",
         )
     for name, wanted in (("KeyId", key), ("EncryptionAlgorithm", ALGORITHM)):
-        if reply.get(name) != wanted:
+        if reply.get(name) is None:
             raise Closed(
-                f"answers for {name} {ascii(reply.get(name))[:200]}",
+                f"answers without {name}", where=key, remedy="the answer was cut off on its way: run again"
+            )
+        if reply[name] != wanted:
+            raise Closed(
+                f"answers for {name} {ascii(reply[name])[:200]}",
                 where=key,
                 remedy="the reply is not for this request: somebody changed it",
             )

@@ -103,7 +103,11 @@ def _open(given: Run, record: Record, artifact: str, destination: Path) -> Manif
     found = unseal.unseal(
         _store(given, asked.store),
         destination,
-        manifest.Trust(signers=trusted.signers, minimum_version=trusted.minimum_version),
+        manifest.Trust(
+            signers=trusted.signers,
+            minimum_version=trusted.minimum_version,
+            minimum_wrapping=trusted.minimum_wrapping,
+        ),
         artifact=artifact,
         opener=lambda one: _release(given, record, artifact, one.wrapped(asked.key).ciphertext, asked.key),
         now=datetime.now(UTC),

@@ -53,10 +53,11 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class TrustedArtifact:
-    """Keys (PEM) that may sign an artifact's manifest, and the lowest version that opens."""
+    """Keys (PEM) that may sign an artifact's manifest, and the lowest version and wrapping that open."""
 
     signers: tuple[str, ...]
     minimum_version: int = 1
+    minimum_wrapping: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,11 +146,14 @@ def trust(data: bytes) -> Trust:
 
 
 def _trusted(body: Mapping[str, Any], where: str) -> TrustedArtifact:
-    _only(body, {"signers", "minimum-version"}, where)
-    minimum = body.get("minimum-version", 1)
-    if type(minimum) is not int or minimum < 1:
-        raise InvalidSettings("is not a whole number from 1", where=f"{where}.minimum-version")
-    return TrustedArtifact(signers=_texts(body, "signers", where), minimum_version=minimum)
+    _only(body, {"signers", "minimum-version", "minimum-wrapping"}, where)
+    floors = [body.get(name, 1) for name in ("minimum-version", "minimum-wrapping")]
+    if any(type(floor) is not int or floor < 1 for floor in floors):
+        raise InvalidSettings("has a floor that is no whole number from 1", where=where)
+    version, wrapping = floors
+    return TrustedArtifact(
+        signers=_texts(body, "signers", where), minimum_version=version, minimum_wrapping=wrapping
+    )
 
 
 def _mandated(body: Mapping[str, Any], where: str) -> tuple[str, ...]:

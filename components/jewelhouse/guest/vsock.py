@@ -13,6 +13,7 @@ import os
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,7 +157,8 @@ class Relay:
                 client, _ = self._listener.accept()
             except OSError:
                 self._free.release()
-                # Closed, or a client that was gone before it was taken; the next one may do better.
+                # Closed, no file descriptors left, or a client that was gone before it was taken.
+                time.sleep(0.05)
                 continue
             threading.Thread(target=self._lead, args=(client,), daemon=True).start()
 
@@ -177,23 +179,47 @@ class Relay:
         pair = {client, service}
         with self._lock:
             self._open |= pair
+        clock = Clock()
         try:
             for one in pair:
                 one.settimeout(IDLE)
-            back = threading.Thread(target=_pump, args=(service, client), daemon=True)
+            back = threading.Thread(target=_pump, args=(service, client, clock), daemon=True)
             back.start()
-            _pump(client, service)
+            _pump(client, service, clock)
             back.join()
         finally:
             with self._lock:
                 self._open -= pair
 
 
-def _pump(source: socket.socket, destination: socket.socket) -> None:
+class Clock:
+    """When bytes last went either way: a download is silent in one direction for long."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def tick(self) -> None:
+        self._last = time.monotonic()
+
+    @property
+    def silent(self) -> bool:
+        return time.monotonic() - self._last >= IDLE
+
+
+def _pump(source: socket.socket, destination: socket.socket, clock: Clock) -> None:
     """Hands bytes on until the source has no more; then says so to the other side."""
     buffer = memoryview(bytearray(CHUNK))
     try:
-        while length := source.recv_into(buffer):
+        while True:
+            try:
+                length = source.recv_into(buffer)
+            except TimeoutError:
+                if clock.silent:
+                    raise
+                continue
+            if not length:
+                break
+            clock.tick()
             destination.sendall(buffer[:length])
         destination.shutdown(socket.SHUT_WR)
     except OSError:

@@ -54,6 +54,8 @@ class TrustedArtifact(Settings):
     """Files in the recipe's folder with the public keys (PEM) that may sign it; none: it stays shut."""
     minimum_version: Annotated[StrictInt, Field(ge=1)] = 1
     """Older versions are refused, so nobody can roll the artifact back."""
+    minimum_wrapping: Annotated[StrictInt, Field(ge=1)] = 1
+    """Manifests from before this wrapping are refused: keys that were retired since stay so."""
 
 
 class TrustedMandate(Settings):
@@ -160,7 +162,11 @@ class Recipe:
         trust = self.settings.trust
         return {
             "opens": {
-                name: {"signers": self._keys(one.signers), "minimum-version": one.minimum_version}
+                name: {
+                    "signers": self._keys(one.signers),
+                    "minimum-version": one.minimum_version,
+                    "minimum-wrapping": one.minimum_wrapping,
+                }
                 for name, one in sorted(trust.opens.items())
             },
             "seals": {

@@ -7,6 +7,7 @@ member names are ASCII (for others UTF-16 order is not code point order); `write
 from __future__ import annotations
 
 import json
+from json.encoder import encode_basestring
 from typing import Any
 
 from jewelhouse.release.documents import strict
@@ -39,7 +40,7 @@ def read(data: bytes) -> Any:
 
 def text(value: str) -> bytes:
     """The encoding of a text. Raises ValueError for lone surrogates."""
-    return json.dumps(value, ensure_ascii=False).encode("utf-8")
+    return encode_basestring(value).encode("utf-8")
 
 
 def encoded(value: Any) -> bytes:

@@ -24,6 +24,7 @@ KEY = 32
 SALT = 32
 PREFIX = 7
 HEADER = 1 + SALT + PREFIX
+_LENGTH = bytes([HEADER])
 TAG = 16
 # Plaintext of the first segment and of every other full one.
 FIRST = SEGMENT - HEADER - TAG
@@ -49,8 +50,8 @@ class Cipher:
 
 def new(key: bytes, associated_data: bytes) -> tuple[bytes, Cipher]:
     """A header with fresh salt and prefix, and the keys that follow from it."""
-    salt, prefix = os.urandom(SALT), os.urandom(PREFIX)
-    return bytes([HEADER]) + salt + prefix, Cipher(_subkey(key, salt, associated_data), prefix)
+    fresh = os.urandom(SALT + PREFIX)
+    return _LENGTH + fresh, Cipher(_subkey(key, fresh[:SALT], associated_data), fresh[SALT:])
 
 
 def opened(header: bytes, key: bytes, associated_data: bytes) -> Cipher:

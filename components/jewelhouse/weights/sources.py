@@ -38,7 +38,7 @@ class Entry(NamedTuple):
 
     path: str
     size: int
-    mark: str
+    mark: str | tuple[int, ...]
     changed: int
 
 
@@ -90,12 +90,11 @@ class LocalSource:
                 if holds == 0:
                     empty.append(path)
                 elif info is not None:
-                    if kind := _kind(info.st_mode):
-                        where = f"{self.url}: {path!r}"
-                        problems.append(Problem(where=where, what=kind[0], remedy=kind[1]))
-                    found[path] = Entry(
-                        path, info.st_size, _mark(info), max(info.st_mtime_ns, info.st_ctime_ns)
-                    )
+                    if not stat.S_ISREG(info.st_mode):
+                        what, remedy = _kind(info.st_mode)
+                        problems.append(Problem(where=f"{self.url}: {path!r}", what=what, remedy=remedy))
+                    mark = _mark(info)
+                    found[path] = Entry(path, info.st_size, mark, max(mark[2:]))
         except OSError as error:
             raise StoreError(f"cannot be read: {error.strerror}", where=str(error.filename)) from error
         if problems:
@@ -137,14 +136,12 @@ def _walk(root: Path) -> Iterator[tuple[str, os.stat_result | None, int | None]]
             yield prefix[:-1], None, count
 
 
-def _kind(mode: int) -> tuple[str, str] | None:
-    if stat.S_ISREG(mode):
-        return None
+def _kind(mode: int) -> tuple[str, str]:
     return next(((what, remedy) for test, what, remedy in _KINDS if test(mode)), ("is no file", ""))
 
 
-def _mark(info: os.stat_result) -> str:
-    return f"{info.st_dev}:{info.st_ino}:{info.st_mtime_ns}:{info.st_ctime_ns}"
+def _mark(info: os.stat_result) -> tuple[int, ...]:
+    return info.st_dev, info.st_ino, info.st_mtime_ns, info.st_ctime_ns
 
 
 class RemoteSource:
