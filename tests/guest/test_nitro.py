@@ -32,7 +32,7 @@ from aws_rehearsed import (
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from jewelhouse.evidence import nitro
-from jewelhouse.guest import kms, opening
+from jewelhouse.guest import cms, kms, opening
 from jewelhouse.guest.settings import Endpoints
 from jewelhouse.guest.vsock import Relay
 from jewelhouse.model import Platform
@@ -59,11 +59,13 @@ def test_the_measured_image_opens_under_its_role(platform):
         (judged,) = here.kms.log
     assert opened.dek == DEK
     assert opened.kind == PLATFORMS[platform]
-    assert (judged.code, judged.decision.released) == ("released", True)
+    assert judged.code == "released"
+    assert judged.decision is not None
+    assert judged.decision.released
     verdict = nitro.verify(opened.evidence, at=None, roots=authority().roots)
     assert verdict.verified
     assert verdict.claims["user_data"] == (b"b" * 32).hex()
-    assert len(verdict.nonce) == 32
+    assert len(verdict.nonce or b"") == 32
 
 
 def test_every_release_has_a_key_and_a_nonce_of_its_own():
@@ -188,7 +190,7 @@ def test_a_recorded_document_gives_its_thief_nothing():
         )
     assert "Plaintext" not in reply
     assert "not for the key of this request" in closed(
-        lambda: kms.cms.opened(reply["CiphertextForRecipient"], thief)
+        lambda: cms.opened(reply["CiphertextForRecipient"], thief)
     )
 
 

@@ -64,6 +64,10 @@ def evaluate_policy(
     identity_policies: Annotated[
         list[Path] | None, typer.Option("--identity-policy", help="IAM policy of the principal. Repeatable.")
     ] = None,
+    key_arn: Annotated[
+        str | None,
+        typer.Option("--key-arn", metavar="ARN", help="The AWS key, for identity policies that name keys."),
+    ] = None,
     kind: KindOption = None,
     with_explanation: Annotated[
         bool, typer.Option("--explain", help="Also say what smallest change would turn it round.")
@@ -85,6 +89,7 @@ def evaluate_policy(
         context=_context(context or ()),
         grants=tuple(_list(grants, "Grants")) if grants else (),
         identity_policies=tuple(_object(path) for path in identity_policies or ()),
+        resource=key_arn,
     )
     decision = evaluate(document, verdict, request)
     if with_explanation:

@@ -20,8 +20,6 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
-import botocore.session
-
 from jewelhouse.guest import kms
 from jewelhouse.guest.opening import Closed
 from jewelhouse.guest.settings import Stage
@@ -57,8 +55,8 @@ def routes(stage: Stage) -> tuple[Route, ...]:
     region = kms.region_of(stage)
     if not REGION.fullmatch(region):
         raise Closed(f"{ascii(region)[:80]} is no region", where="stage.region")
-    resolver = botocore.session.get_session().get_component("endpoint_resolver")
-    suffix = resolver.get_partition_dns_suffix(resolver.get_partition_for_region(region))
+    # As the parent's proxies are set up: China has a domain of its own.
+    suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
     s3 = f"s3.{region}.{suffix}"
     urls = [one.store for one in (*stage.opens.values(), *stage.seals.values())]
     buckets = sorted({urlsplit(url).netloc for url in urls if url.startswith("s3://")})
@@ -125,7 +123,7 @@ class Relay:
         self._lock = threading.Lock()
         self._closing = False
         try:
-            self._listener = socket.create_server(address, backlog=CONNECTIONS)
+            self._listener = socket.create_server(address, backlog=socket.SOMAXCONN)
         except OSError as error:
             raise Closed(
                 f"cannot be listened on: {error.strerror}", where=f"{address[0]}:{address[1]}"

@@ -175,6 +175,7 @@ class Kms:
                 action=f"kms:{action}",
                 context=context,
                 identity_policies=credentials.policies,
+                resource=key,
             ),
         )
 

@@ -1,4 +1,4 @@
-"""What surrounds a guest in a rehearsal: the relying parties of its cloud, and the machine that it runs on."""
+"""What surrounds a guest in a rehearsal: the relying parties of its cloud, and the machine it runs on."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -22,7 +22,7 @@ from jewelhouse import lifecycle as graph
 from jewelhouse.errors import JewelhouseError
 from jewelhouse.model import Artifact, AttestedKey, Lifecycle, Stage
 from jewelhouse.rehearsal import data
-from jewelhouse.release.snapshots import Snapshot
+from jewelhouse.release import states
 from jewelhouse.weights import mandate, seal, sources, stores, wrap
 
 BITS = 4096
@@ -58,6 +58,7 @@ class World:
     folder: Path
     keys: Mapping[AttestedKey, Key]
     outputs: Mapping[str, Any]
+    resources: Sequence[Mapping[str, Any]]
     owners: Mapping[str, ed25519.Ed25519PrivateKey]
     signers: dict[str, str] = field(default_factory=dict)
 
@@ -72,9 +73,10 @@ class World:
         return [self.keys[key].recipient for key in graph.keys_of(self.lifecycle, artifact)]
 
 
-def build(lifecycle: Lifecycle, snapshot: Snapshot, outputs: Mapping[str, Any], folder: Path) -> World:
-    """The world of a stack, from its resources and outputs. Raises JewelhouseError when a key of the
-    lifecycle is not in it."""
+def build(lifecycle: Lifecycle, export: Mapping[str, Any], outputs: Mapping[str, Any], folder: Path) -> World:
+    """The world of a stack, from its export and outputs. Raises JewelhouseError when a key of the lifecycle
+    is not in it."""
+    snapshot = states.snapshot("the stack", export)
     uris = {key["name"]: key["uri"] for artifact in outputs["artifacts"].values() for key in artifact["keys"]}
     wanted = sorted(graph.opens_by_key(lifecycle))
     missing = [key.name for key in wanted if key.name not in snapshot.keys or not uris.get(key.name)]
@@ -88,6 +90,7 @@ def build(lifecycle: Lifecycle, snapshot: Snapshot, outputs: Mapping[str, Any], 
         lifecycle=lifecycle,
         folder=folder,
         outputs=outputs,
+        resources=export["deployment"].get("resources", []),
         keys={
             key: Key(
                 name=key.name,

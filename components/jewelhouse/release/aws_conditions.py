@@ -46,7 +46,7 @@ class Test:
         if self.operator == "StringLike":
             return any(glob(one, value) for one in self.values)
         if self.operator == "ArnLike":
-            return any(_arn_like(one, value) for one in self.values)
+            return any(arn_like(one, value) for one in self.values)
         return None
 
 
@@ -254,7 +254,7 @@ def _no_time(slot: Slot) -> bool:
     return since is not None and until is not None and until <= since
 
 
-def _arn_like(pattern: str, value: str) -> bool:
+def arn_like(pattern: str, value: str) -> bool:
     """Each of the six parts on its own, as IAM does: a star does not cross a colon of the first five."""
     patterns, parts = pattern.split(":", 5), value.split(":", 5)
     return len(patterns) == len(parts) and all(map(glob, patterns, parts))

@@ -112,6 +112,10 @@ class Statement:
         return named is not self.not_action
 
 
+# Said of a statement whose reach depends on which key it is attached to or evaluated for.
+ELSEWHERE = 'Resource is not "*", so it takes the ARN of the key to tell what it covers'
+
+
 def statements(document: Mapping[str, Any]) -> tuple[Statement, ...]:
     """The statements of a key policy, of which nothing is dropped: `void` and `odd` say what is wrong."""
     found = document.get("Statement")
@@ -175,7 +179,7 @@ def _statement(value: Any, index: int) -> Statement:
     actions = tuple(_texts(value.get("Action", value.get("NotAction", [])), "Action", odd))
     resources = tuple(_texts(value.get("Resource", value.get("NotResource", [])), "Resource", odd))
     if "NotResource" in value or not (resources == () or any(OWN_KEY.fullmatch(one) for one in resources)):
-        odd.append('Resource is not "*", so it takes the ARN of the key to tell what it covers')
+        odd.append(ELSEWHERE)
     clauses = tuple(_clauses(value.get("Condition"), odd))
     missing = [
         name

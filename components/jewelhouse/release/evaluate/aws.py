@@ -19,8 +19,9 @@ from typing import Any
 
 from jewelhouse.evidence.verdict import Kind, Verdict, moment
 from jewelhouse.model import Platform
+from jewelhouse.release.aws_conditions import arn_like
 from jewelhouse.release.aws_keys import CONDITION_KEYS, RECIPIENT_ACTIONS, is_attestation
-from jewelhouse.release.aws_statements import Clause, Statement, statements
+from jewelhouse.release.aws_statements import ELSEWHERE, Clause, Statement, glob, statements
 from jewelhouse.release.documents import Document
 from jewelhouse.release.evaluate.decision import Decision, Reason, Request, denied
 from jewelhouse.release.evaluate.operators import Context, holds
@@ -58,7 +59,8 @@ def evaluate(document: Document, verdict: Verdict | None, request: Request) -> D
         read = _statements(body)
         if isinstance(read, Reason):
             return denied(verdict, request.at, replace(read, where=f"{label} {read.where}"))
-        identity.append(Policy(read, body, identity=True, label=label))
+        about = tuple(_about(read, body, request.resource))
+        identity.append(Policy(about, body, identity=True, label=label))
     against = [reason for one in (policy, *identity) for reason in one.denies(call)]
     if against:
         return denied(verdict, request.at, *against)
@@ -248,6 +250,20 @@ def _statements(body: object) -> Sequence[Statement] | Reason:
     if isinstance(found, list) and len(found) > MOST_STATEMENTS:
         return Reason(where="Statement", what=f"has {len(found)} statements, more than a key policy can hold")
     return statements(body)
+
+
+def _about(found: Sequence[Statement], body: Mapping[str, Any], key: str | None) -> Iterator[Statement]:
+    """The statements of an identity policy that are about this key, where they stand. Those about other keys
+    cover nothing; what cannot be told stays as unreadable as it was."""
+    items = body["Statement"] if isinstance(body["Statement"], list) else [body["Statement"]]
+    for statement, item in zip(found, items, strict=True):
+        named = item.get("Resource") if isinstance(item, Mapping) and "NotResource" not in item else None
+        listed = [named] if isinstance(named, str) else named
+        if key is None or not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
+            yield statement
+        # A star of an Allow stays within its part of an ARN; that of a Deny reaches as far as it may.
+        elif any(one == "*" or (arn_like if statement.allow else glob)(one, key) for one in listed):
+            yield replace(statement, odd=tuple(what for what in statement.odd if what != ELSEWHERE))
 
 
 def _ways(policy: Policy, identity: Sequence[Policy], call: Call) -> Iterator[tuple[Reason, ...]]:

@@ -17,7 +17,8 @@ class Request:
     at: the moment of the request (UTC). principal: AWS: ARN of the role or user that calls; Google: left
     out, since the token itself is the principal. action: AWS only. context: condition keys and values beside
     those of the evidence (`aws:SourceVpce`), each with one or more values. grants: AWS grants on the key, as
-    ListGrants prints them. identity_policies: AWS policies attached to the principal.
+    ListGrants prints them. identity_policies: AWS policies attached to the principal. resource: ARN of the
+    AWS key; without it, statements of identity policies about certain keys decide nothing.
     """
 
     at: datetime
@@ -26,6 +27,7 @@ class Request:
     context: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     grants: tuple[Mapping[str, Any], ...] = ()
     identity_policies: tuple[Mapping[str, Any], ...] = ()
+    resource: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,97 @@
+"""Sealing and opening in memory, against what the processor can do: AES-256-GCM and one SHA-256 pass, bare.
+
+The limit is taken from the same libraries in the same turn: two threads, each with every other megabyte of the
+same buffers, one call of `cryptography` and one of `hashlib` for each, and nothing else. 1 is that limit.
+`python -m benchmarks.weights_memory 4` takes 4 GB instead of 1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from threading import Thread
+from typing import Literal
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from jewelhouse.weights import stream
+
+THREADS = 2
+ROUNDS = 9
+GIGABYTE = 10**9
+AT_LEAST: Literal["at least"] = "at least"
+
+
+def bare(size: int, one: Callable[[int, int], object]) -> float:
+    """Seconds for `one(offset, length)` of every megabyte, in two threads."""
+
+    def work(number: int) -> None:
+        for offset in range(number * stream.SEGMENT, size, THREADS * stream.SEGMENT):
+            one(offset, min(stream.SEGMENT, size - offset))
+
+    threads = [Thread(target=work, args=(number,)) for number in range(THREADS)]
+    began = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return time.perf_counter() - began
+
+
+def timed(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def measure(gigabytes: int = 1) -> dict[str, tuple[float, float, str]]:
+    size, key, bound = gigabytes * GIGABYTE, os.urandom(32), b"benchmark"
+    aead, nonce = AESGCM(key), bytes(12)
+    # Anonymous maps, and written to before: first use of memory is nobody's work here.
+    plain, sealed, opened = (
+        memoryview(mmap.mmap(-1, space))
+        for space in (size, max(stream.ciphertext_size(size), size + 16 * (size // stream.SEGMENT + 1)), size)
+    )
+    block = os.urandom(stream.SEGMENT)
+    for buffer in (plain, sealed, opened):
+        for offset in range(0, len(buffer), len(block)):
+            part = buffer[offset : offset + len(block)]
+            part[:] = block[: len(part)]
+    ciphertext = sealed[: stream.ciphertext_size(size)]
+
+    def place(offset: int, length: int) -> memoryview:
+        start = offset + 16 * (offset // stream.SEGMENT)
+        return sealed[start : start + length + 16]
+
+    def encrypt(offset: int, length: int) -> None:
+        part = plain[offset : offset + length]
+        hashlib.sha256(part)
+        aead.encrypt_into(nonce, part, None, place(offset, length))
+
+    def decrypt(offset: int, length: int) -> None:
+        part = opened[offset : offset + length]
+        aead.decrypt_into(nonce, place(offset, length), None, part)
+        hashlib.sha256(part)
+
+    times: dict[str, list[float]] = {name: [] for name in ("limit-seal", "limit-unseal", "seal", "unseal")}
+    for _ in range(ROUNDS):
+        times["limit-seal"].append(bare(size, encrypt))
+        times["limit-unseal"].append(bare(size, decrypt))
+        times["seal"].append(timed(lambda: stream.encrypt_into(plain, ciphertext, key, bound, jobs=THREADS)))
+        times["unseal"].append(timed(lambda: stream.decrypt_into(ciphertext, opened, key, bound, jobs=THREADS)))
+    if opened != plain:
+        raise SystemExit("what was opened is not what was sealed")
+    middle = {name: statistics.median(found) for name, found in times.items()}
+    return {
+        f"{side}/memory-vs-limit": (middle[f"limit-{side}"] / middle[side], 0.9, AT_LEAST)
+        for side in ("seal", "unseal")
+    }
+
+
+if __name__ == "__main__":
+    print(measure(*map(int, sys.argv[1:])))
