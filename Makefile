@@ -2,7 +2,7 @@
 PYTHON ?= python3
 STACK ?= dev
 BIN := .venv/bin
-BUILT := $(CURDIR)/.jewelhouse/bin
+BUILT := $(CURDIR)/.jewelhouse/built
 
 .DEFAULT_GOAL := help
 .PHONY: help set-up up down preview test lint format bench tools dmverity images oracle docs clean

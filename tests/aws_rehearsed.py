@@ -49,7 +49,7 @@ def rsa_key(number: int) -> rsa.RSAPrivateKey:
 def credentials(role: str = "flow-finetune", account: str = OPERATOR, **changes: Any) -> Credentials:
     """What the metadata service gives an instance with a role."""
     made = Credentials(
-        key_id=f"ASIA{role.replace('-', '').upper()[:12]:X<12}{account[-4:]}",
+        key_id=f"ASIA{role.replace('-', '').upper()[-12:]:X<12}{account[-4:]}",
         secret=f"secret of {role} {account}",
         token=f"token of {role} {account}",
         principal=f"arn:aws:sts::{account}:assumed-role/{role}/i-0123456789abcdef0",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import google.rpc.status_pb2
 import pytest
 from samples import PROJECT
 
@@ -13,6 +15,10 @@ from jewelhouse.errors import SandboxError
 from jewelhouse.sandbox import install
 from jewelhouse.sandbox.engine import Engine
 from jewelhouse.sandbox.paths import Paths
+
+# Pulumi's provider protocol and Google's clients each bring a google.rpc.Status, and one process can hold one.
+# The kit never has both in one process; these tests do.
+sys.modules.setdefault("pulumi.runtime.proto.status_pb2", google.rpc.status_pb2)
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ def eif(*arguments: str | Path) -> dict[str, str]:
     return json.loads(done.stdout)
 
 
-ENFORCER = PROJECT / ".jewelhouse" / "bin" / "policy-oracle"
+ENFORCER = PROJECT / ".jewelhouse" / "built" / "policy-oracle"
 
 
 def enforced(policy: str, steps: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -27,6 +27,7 @@ LAYERS = (
     {"model"},
     {"names", "outputs", "templates", "yamlpath"},
     {"release", "evidence", "images", "weights", "hardware"},
+    {"guest"},
     {"lifecycle", "checks", "settings", "stackfile", "picture"},
     {"aws", "azure", "gcp"},
     {"deploy"},

@@ -13,6 +13,7 @@ import pytest
 from aws_rehearsed import closed, stage
 from botocore.config import Config
 
+from jewelhouse import templates
 from jewelhouse.aws import userdata
 from jewelhouse.guest import vsock, where
 from jewelhouse.guest.settings import Opens, Seals
@@ -32,6 +33,11 @@ def test_every_way_leads_to_a_proxy_of_the_parent(region):
         assert proxy.host in (*way.names, userdata.METADATA_SERVICE)
     assert not ways
     assert where.PORT == userdata.STAGE_PORT
+
+
+def test_the_parents_proxies_serve_as_many_connections_as_the_relays_let_through():
+    unit = templates.render("aws/units/jewelhouse-proxy@.service.j2")
+    assert f"--num_workers {vsock.CONNECTIONS} " in unit
 
 
 @pytest.mark.parametrize("region", ["eu-central-1", "us-east-1", "cn-north-1", "us-gov-west-1"])
@@ -160,14 +166,13 @@ def test_bytes_arrive_whole_both_ways_and_ends_are_handed_on(size):
 
 
 def test_many_connections_at_once():
+    sent = [f"{number:03}".encode() for number in range(40)]
     with service(echo) as target, relay(target) as here:
-        clients = [socket.create_connection(here.address, 5) for _ in range(40)]
-        for number, client in enumerate(clients):
-            client.sendall(b"%d!" % number)
+        clients = [socket.create_connection(here.address, 5) for _ in sent]
+        for client, data in zip(clients, sent, strict=True):
+            client.sendall(data)
             client.shutdown(socket.SHUT_WR)
-        assert [everything(client) for client in clients] == [
-            b"!%d" % n if n < 10 else b"!%d%d" % (n % 10, n // 10) for n in range(40)
-        ]
+        assert [everything(client) for client in clients] == [data[::-1] for data in sent]
         for client in clients:
             client.close()
 

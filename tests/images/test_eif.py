@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import io
 import json
+import os
 import struct
 import subprocess
 import tempfile
+import time
 import zlib
 from pathlib import Path
 
@@ -295,7 +298,7 @@ def test_a_wrong_crc_is_refused(tmp_path):
     data = image(tmp_path)
     data[-1] ^= 1
     with pytest.raises(eif.MalformedImage, match="CRC") as raised:
-        measured_bytes(data)
+        measured_bytes(bytes(data))
     assert raised.value.where == "offset 544"
 
 
@@ -390,3 +393,56 @@ def test_the_oracle_refuses_what_is_no_image(tmp_path):
     (tmp_path / "no.eif").write_bytes(b"no image")
     with pytest.raises(subprocess.CalledProcessError):
         oracles.eif("read", tmp_path / "no.eif")
+
+
+def test_a_disk_that_is_too_small_says_so_before_any_work(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setattr(eif_build, "take", None)
+    with pytest.raises(JewelhouseError, match="has no room") as caught:
+        build(parts(tmp_path / "parts", b"RD0"), tmp_path / "image.eif")
+    assert caught.value.where == str(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"parts"}
+
+
+@pytest.mark.parametrize("change", ["shorter", "overwritten in place with its old time", "longer"])
+def test_a_ramdisk_that_changes_while_it_is_read_makes_no_image(tmp_path, monkeypatch, change):
+    made = parts(tmp_path / "parts", b"RD0", b"x" * (3 * eif.CHUNK))
+    ramdisk = made.ramdisks[1]
+    before = ramdisk.stat()
+    reserve = eif_build._reserve
+
+    def meanwhile(*arguments):
+        reserve(*arguments)
+        time.sleep(0.02)
+        with ramdisk.open("r+b") as file:
+            if change == "shorter":
+                file.truncate(eif.CHUNK)
+            elif change == "longer":
+                file.truncate(4 * eif.CHUNK)
+            else:
+                file.write(b"y")
+        os.utime(ramdisk, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    monkeypatch.setattr(eif_build, "_reserve", meanwhile)
+    with pytest.raises(JewelhouseError, match="changed while"):
+        build(made, tmp_path / "image.eif")
+    assert {path.name for path in tmp_path.iterdir()} == {"parts"}
+
+
+@pytest.mark.parametrize("written", [0, 1, 4, 12])
+def test_a_failed_write_is_an_error_wherever_it_happens(tmp_path, monkeypatch, written):
+    """Two threads take turns at writing: neither may keep a failure to itself."""
+    made = parts(tmp_path / "parts", b"RD0", b"x" * (8 * eif.CHUNK))
+    left = iter(range(written))
+
+    def put(out, data):
+        if next(left, None) is None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(eif_build, "_put", put)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        build(made, tmp_path / "image.eif")
+    assert {path.name for path in tmp_path.iterdir()} == {"parts"}

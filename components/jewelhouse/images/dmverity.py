@@ -22,7 +22,7 @@ from jewelhouse.errors import JewelhouseError
 
 TOOL = "dmverity-vhd"
 VERSION = "hcsshim-0.12.9"
-PLACE = Path(__file__).parents[3] / ".jewelhouse" / "bin" / TOOL
+PLACE = Path(__file__).parents[3] / ".jewelhouse" / "built" / TOOL
 REMEDY = (
     "run `make dmverity` (needs Go 1.25 or newer), or name a built dmverity-vhd in JEWELHOUSE_DMVERITY_VHD"
 )

@@ -127,7 +127,7 @@ def _state(path: Path) -> tuple[int, int, int]:
 
 
 def _reserve(out: FileIO, size: int) -> None:
-    """A disk that is too small says so before any work is done, and blocks that are there are filled faster."""
+    """A disk that is too small says so before any work; blocks that are there already are filled faster."""
     try:
         os.posix_fallocate(out.fileno(), 0, size)
     except OSError as error:

@@ -42,7 +42,9 @@ KINDS: Mapping[Platform, Kind] = {
 def services(world: World, stage: Stage, wrong: Wrong) -> Iterator[Services]:
     """Stand-ins for one run of a stage in an enclave or on a NitroTPM host."""
     now = datetime.now(UTC)
-    authority = Authority.new(now, "rehearsal")
+    # Certificates of documents live three hours, and KMS says of no other limit.
+    since = now - timedelta(hours=4) if wrong is Wrong.STALE else now
+    authority = Authority.new(since, "rehearsal")
     attesting = Authority.new(now, "foreign") if wrong is Wrong.ROOT else authority
     kind = KINDS[stage.platform]
     caller = Credentials(
@@ -63,9 +65,7 @@ def services(world: World, stage: Stage, wrong: Wrong) -> Iterator[Services]:
                 pcrs=_registers(world, stage, wrong),
                 kind=kind,
                 debug=wrong is Wrong.DEBUG,
-                at=(lambda: now - timedelta(minutes=30))
-                if wrong is Wrong.STALE
-                else lambda: datetime.now(UTC),
+                at=(lambda: since) if wrong is Wrong.STALE else lambda: datetime.now(UTC),
             )
         )
         if wrong is Wrong.REPLAYED:

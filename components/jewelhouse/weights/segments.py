@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -44,8 +45,24 @@ class Cipher:
     aead: AESGCM
     prefix: bytes
 
-    def nonce(self, index: int, last: bool) -> bytes:
-        return self.prefix + index.to_bytes(4, "big") + (b"\1" if last else b"\0")
+    def nonce(self, number: int, last: bool) -> bytes:
+        return self.prefix + number.to_bytes(4, "big") + (b"\1" if last else b"\0")
+
+    def seal(self, number: int, size: int, plain: memoryview, sealed: memoryview) -> None:
+        """Seals one segment of a file of `size` bytes. The buffers may begin at the same place."""
+        self.aead.encrypt_into(self.nonce(number, number == count(size) - 1), plain, None, sealed)
+
+    def open(self, number: int, size: int, sealed: memoryview, plain: memoryview, file: str = "") -> None:
+        """Opens one segment. The buffers may begin at the same place. Raises Tampered; then what the buffer
+        for the plaintext holds is not to be used."""
+        try:
+            self.aead.decrypt_into(self.nonce(number, number == count(size) - 1), sealed, None, plain)
+        except InvalidTag:
+            at = f"offset {place(number)}"
+            raise Tampered(
+                "does not open: changed, or of another key, artifact, version or path",
+                where=f"{file}, {at}" if file else at,
+            ) from None
 
 
 def new(key: bytes, associated_data: bytes) -> tuple[bytes, Cipher]:
@@ -54,10 +71,10 @@ def new(key: bytes, associated_data: bytes) -> tuple[bytes, Cipher]:
     return _LENGTH + fresh, Cipher(_subkey(key, fresh[:SALT], associated_data), fresh[SALT:])
 
 
-def opened(header: bytes, key: bytes, associated_data: bytes) -> Cipher:
+def opened(header: bytes, key: bytes, associated_data: bytes, file: str = "") -> Cipher:
     """The keys that follow from a header. Raises Tampered for what is none."""
     if len(header) != HEADER or header[0] != HEADER:
-        raise Tampered("does not begin with a header of this format", where="offset 0")
+        raise Tampered("does not begin with a header of this format", where=file or "offset 0")
     return Cipher(_subkey(key, header[1 : 1 + SALT], associated_data), header[1 + SALT :])
 
 
@@ -81,12 +98,12 @@ def ciphertext_size(plaintext: int) -> int:
     return HEADER + plaintext + TAG * count(plaintext)
 
 
-def plaintext_size(ciphertext: int) -> int:
+def plaintext_size(ciphertext: int, file: str = "") -> int:
     """Bytes of plaintext in so many bytes of ciphertext. Raises Tampered where no plaintext has that size."""
     segments = max(1, -(-ciphertext // SEGMENT))
     found = ciphertext - HEADER - TAG * segments
     if found < 0 or segments > MOST or ciphertext_size(found) != ciphertext:
-        raise Tampered(f"{ciphertext} bytes are the size of no sealed file", where="size")
+        raise Tampered(f"{ciphertext} bytes are the size of no sealed file", where=file or "size")
     return found
 
 
