@@ -16,7 +16,7 @@ from jewelhouse.sandbox import install
 from jewelhouse.sandbox.engine import Engine
 from jewelhouse.sandbox.paths import Paths
 
-# Pulumi's provider protocol and Google's clients each bring a google.rpc.Status, and one process can hold one.
+# Pulumi's provider protocol and Google's clients each bring a google.rpc.Status; one process can hold one.
 # The kit never has both in one process; these tests do.
 sys.modules.setdefault("pulumi.runtime.proto.status_pb2", google.rpc.status_pb2)
 

@@ -7,6 +7,7 @@ import json
 import pytest
 import registry_stand_in
 from samples import PROJECT
+from sealed import signing_key, write
 
 from jewelhouse.images import tools
 from jewelhouse.images.eif_build import Parts, build
@@ -122,9 +123,7 @@ def test_a_container_goes_to_its_registry_and_is_compared_with_it(project, run):
         recipe = project / "templates" / "images" / "small" / "recipe.yaml"
         recipe.write_text(RECIPE.replace("registry.example", serving.host))
         run("image", "lock")
-        code, printed, _ = run(
-            "image", "verify", "--registry", "--platform", "gcp-confidential-space"
-        )
+        code, printed, _ = run("image", "verify", "--registry", "--platform", "gcp-confidential-space")
         assert code == 1
         assert "registry: " in printed
         code, printed, _ = run("image", "push", "--tag", "next")
@@ -168,3 +167,22 @@ def test_a_launch_digest_is_refused_where_no_evidence_holds_one(run, tmp_path):
     )
     assert code == 2
     assert "says nothing about an image on azure-cvm" in complaint
+
+
+def test_provenance_is_that_of_the_locked_image_by_pinned_keys(project, run, tmp_path_factory):
+    keys = tmp_path_factory.mktemp("keys")
+    builder, public = write(keys / "builder", signing_key("builder"))
+    _, stranger = write(keys / "stranger", signing_key("stranger"))
+    run("image", "lock", "--platform", "aws-enclave", "--provenance-key", builder)
+    (made,) = (project / ".jewelhouse").rglob("provenance.dsse.json")
+    file = made.rename(keys / made.name)
+    words = ("image", "provenance", file, "--name", "small", "--platform", "aws-enclave", "--signer")
+    code, printed, _ = run(*words, public, "--json")
+    assert (code, json.loads(printed)["verified"]) == (0, True)
+    assert run(*words, stranger)[0] == 1
+    recipe = project / "templates" / "images" / "small" / "recipe.yaml"
+    recipe.write_text(RECIPE.replace('"hello"', '"hullo"'))
+    run("image", "lock", "--platform", "aws-enclave")
+    code, _, complaint = run(*words, public)
+    assert code == 1
+    assert "provenance" in complaint

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import boto3
@@ -108,6 +109,45 @@ def test_names_where_there_were_none(tmp_path):
 
 def test_names_that_cannot_be_written(tmp_path):
     assert "cannot be written" in closed(lambda: vsock.name([], tmp_path / "no" / "hosts"))
+
+
+def test_all_is_set_up_before_a_key_is_asked_for(monkeypatch, tmp_path):
+    """As in an enclave, but for the ports, which take a right, and vsock, which takes a parent."""
+    relays: list[tuple[tuple[str, int], Callable[[], socket.socket]]] = []
+    reached: list[tuple[int, int]] = []
+
+    class Recorded:
+        def __init__(self, address: tuple[str, int], target: Callable[[], socket.socket]) -> None:
+            relays.append((address, target))
+
+        def start(self) -> Recorded:
+            return self
+
+    class Peer:
+        def __init__(self, family: int, kind: int) -> None:
+            assert (family, kind) == (socket.AF_VSOCK, socket.SOCK_STREAM)
+
+        def settimeout(self, seconds: float) -> None:
+            assert 0 < seconds <= 30
+
+        def connect(self, address: tuple[int, int]) -> None:
+            reached.append(address)
+
+    for name in ("AWS_EC2_METADATA_SERVICE_ENDPOINT", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_S3_US_EAST_1_REGIONAL_ENDPOINT", "legacy")
+    monkeypatch.setattr(vsock, "Relay", Recorded)
+    vsock.connect(stage(), tmp_path / "hosts")
+    monkeypatch.setattr(socket, "socket", Peer)
+    for _, target in relays:
+        target()
+    assert [address for address, _ in relays] == [("127.0.0.2", 443), ("127.0.0.3", 443), ("127.0.0.4", 80)]
+    # The parent, and the ports that its proxies listen on.
+    assert reached == [(3, 8000), (3, 8001), (3, 8002)]
+    assert os.environ["AWS_EC2_METADATA_SERVICE_ENDPOINT"] == "http://127.0.0.4:80"
+    assert os.environ["AWS_DEFAULT_REGION"] == "eu-central-1"
+    assert os.environ["AWS_S3_US_EAST_1_REGIONAL_ENDPOINT"] == "regional"
+    assert "kms.eu-central-1.amazonaws.com" in (tmp_path / "hosts").read_text()
 
 
 @contextmanager

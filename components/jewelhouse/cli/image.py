@@ -15,6 +15,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 
 from jewelhouse import stackfile
 from jewelhouse.cli.options import JsonOption, shown
+from jewelhouse.cli.options import content as file_content
 from jewelhouse.errors import JewelhouseError, Problem, Problems
 from jewelhouse.images import build as builder
 from jewelhouse.images import eif, lockfile, recipe
@@ -298,6 +299,50 @@ def _transfer(to: str, *, quiet: bool) -> Iterator[Callable[[str, int, int], Non
             progress.update(tasks[digest], completed=done)
 
         yield moved
+
+
+@app.command("provenance")
+def provenance_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="provenance.dsse.json beside an image.")],
+    name: Annotated[str, typer.Option("--name", help="Image in the lock file.")],
+    platform: Annotated[Platform, typer.Option("--platform", help="Platform of the image.")],
+    signers: Annotated[
+        list[Path],
+        typer.Option("--signer", metavar="PUB.pem", help="Public key of a builder to trust. Repeatable."),
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Verify signed provenance of a locked image; exit 1 when it is another's, or signed by others."""
+    from jewelhouse.images import provenance
+
+    project = stackfile.project_directory()
+    content = lockfile.read(stackfile.stacks_directory(project) / LOCK)
+    entry = content["images"].get(name, {}).get(str(platform), {})
+    if "built" not in entry:
+        raise JewelhouseError(
+            "is not locked by a build",
+            where=f"images.{name}.{platform}",
+            remedy=f"jewelhouse image lock {name}",
+        )
+    try:
+        found = provenance.verify(
+            file_content(file),
+            [file_content(one).decode("ascii", "replace") for one in signers],
+            digest=entry["built"]["digest"],
+            measurements=entry.get("measurements", {}),
+        )
+    except provenance.BadProvenance as error:
+        if as_json:
+            typer.echo(json.dumps({"verified": False, "problem": str(error)}))
+        else:
+            Console(stderr=True, highlight=False, soft_wrap=True).print(shown(str(error)))
+        raise typer.Exit(1) from error
+    if as_json:
+        typer.echo(json.dumps({"verified": True, **asdict(found)}))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{found.name} for {found.platform}: built from recipe {found.recipe}")
+    console.print(f"  {len(found.dependencies)} packages and files by their digests; {shown(found.digest)}")
 
 
 @app.command("launch-digest")
