@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -11,6 +12,7 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from cryptography.hazmat.primitives import hashes
@@ -145,6 +147,8 @@ def place(
     `believed`: who signs its evidence, whom KMS believes; `module`: what else differs about its module."""
     own = role or credentials()
     with ExitStack() as stack:
+        # A guest sets some of it for the clients in its process.
+        stack.enter_context(mock.patch.dict(os.environ))
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="jh-")))
         service = stack.enter_context(
             Kms(

@@ -75,7 +75,7 @@ def test_evidence_of_an_enclave_is_not_taken_for_one_of_an_instance():
 
 
 def test_stores_find_the_region(monkeypatch):
-    monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
     with place(Platform.AWS_NITROTPM) as here:
+        monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
         here.opener()
-    assert os.environ["AWS_DEFAULT_REGION"] == "eu-central-1"
+        assert os.environ["AWS_DEFAULT_REGION"] == "eu-central-1"

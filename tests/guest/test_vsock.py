@@ -133,9 +133,12 @@ def test_all_is_set_up_before_a_key_is_asked_for(monkeypatch, tmp_path):
         def connect(self, address: tuple[int, int]) -> None:
             reached.append(address)
 
-    for name in ("AWS_EC2_METADATA_SERVICE_ENDPOINT", "AWS_DEFAULT_REGION"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_S3_US_EAST_1_REGIONAL_ENDPOINT", "legacy")
+    for name in (
+        "AWS_EC2_METADATA_SERVICE_ENDPOINT",
+        "AWS_DEFAULT_REGION",
+        "AWS_S3_US_EAST_1_REGIONAL_ENDPOINT",
+    ):
+        monkeypatch.setenv(name, "what was there before")
     monkeypatch.setattr(vsock, "Relay", Recorded)
     vsock.connect(stage(), tmp_path / "hosts")
     monkeypatch.setattr(socket, "socket", Peer)

@@ -9,7 +9,17 @@ import typer
 from rich.console import Console
 
 import jewelhouse
-from jewelhouse.cli import doctor, evidence, image, lifecycle, mandate, release, sandbox, weights
+from jewelhouse.cli import (
+    doctor,
+    evidence,
+    image,
+    lifecycle,
+    mandate,
+    rehearse,
+    release,
+    sandbox,
+    weights,
+)
 from jewelhouse.errors import JewelhouseError
 from jewelhouse.release.markdown import visible
 
@@ -20,6 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("doctor")(doctor.doctor)
+app.command("rehearse")(rehearse.rehearse)
 app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(lifecycle.app, name="lifecycle")
 app.add_typer(release.app, name="release")

@@ -14,6 +14,7 @@ import numpy as np
 from jewelhouse.model import ArtifactKind
 
 FEATURES, ROWS = 8, 400
+BALLAST = 3 * 1024 * 1024 + 7
 RECIPE = {"steps": 400, "rate": 0.5}
 # Share of right answers that a model has to give on points that it has not seen.
 GOOD = 0.9
@@ -34,6 +35,8 @@ def points(seed: int, rows: int = ROWS) -> tuple[np.ndarray, np.ndarray]:
 def supply(kind: ArtifactKind, folder: Path, seed: int) -> None:
     """Writes what a supplier would bring: a dataset, a recipe, weights, an adapter."""
     folder.mkdir(parents=True)
+    # Long enough for segments that could be put in another order.
+    (folder / "ballast.bin").write_bytes(np.random.default_rng(seed).bytes(BALLAST))
     x, y = points(seed)
     if kind is ArtifactKind.RECIPE:
         (folder / "recipe.json").write_text(json.dumps(RECIPE))

@@ -24,13 +24,14 @@ from jewelhouse import templates
 from jewelhouse.errors import JewelhouseError
 from jewelhouse.images import recipe
 from jewelhouse.model import Lifecycle, Stage, StageKind
-from jewelhouse.rehearsal import data, process, world
+from jewelhouse.rehearsal import data, process, tampering, world
 from jewelhouse.rehearsal import services as around
 from jewelhouse.rehearsal.process import Guest, Outcome
 from jewelhouse.rehearsal.services import Wrong
 from jewelhouse.rehearsal.world import World
 
 Report = Callable[[str], None]
+Change = Callable[[dict[str, Any]], dict[str, Any]]
 # Seconds that a served model has to come up, and its guest to end after it was told to.
 SERVING, ENDING = 60, 30
 
@@ -118,6 +119,8 @@ def _stage(made: World, stage: Stage, memory: Path, wrongs: bool) -> Iterator[Sc
         # Before the right one: what it makes is the next version of what is there.
         for wrong in around.of(stage.platform).WRONG:
             yield _refused(made, stage, memory, wrong)
+        for name in (*tampering.TAMPERS, tampering.ROLLED_BACK):
+            yield _tampered(made, stage, memory, name)
     yield _right(made, stage, memory)
     world.hand_on(made, stage)
 
@@ -161,19 +164,60 @@ def _refused(made: World, stage: Stage, memory: Path, wrong: Wrong) -> Scene:
     )
 
 
+def _tampered(made: World, stage: Stage, memory: Path, name: str) -> Scene:
+    """A run of the right stage on a store that somebody changed. Only the guest can notice."""
+    artifact = sorted(stage.opens)[0]
+    store = made.folder / "tampered"
+    shutil.rmtree(store, ignore_errors=True)
+    shutil.copytree(made.store(stage, artifact), store)
+    if name in tampering.TAMPERS:
+        tampering.TAMPERS[name](store)
+    floor = 99 if name == tampering.ROLLED_BACK else 1
+
+    def settings(value: dict[str, Any]) -> dict[str, Any]:
+        return _put(value, artifact, store=str(store))
+
+    def trust(value: dict[str, Any]) -> dict[str, Any]:
+        return _put(value, artifact, **{"minimum-version": floor})
+
+    outcome, _ = _run(made, stage, memory, Wrong.NOTHING, serves=False, settings=settings, trust=trust)
+    shutil.rmtree(store, ignore_errors=True)
+    return Scene(
+        stage=stage.name,
+        wrong=name,
+        expected=artifact not in _opened(outcome) and outcome.status != 0 and bool(outcome.closed),
+        opened=_opened(outcome),
+        stopped=outcome.closed,
+        seconds=outcome.seconds,
+    )
+
+
+def _put(value: dict[str, Any], artifact: str, **changes: Any) -> dict[str, Any]:
+    return {**value, "opens": {**value["opens"], artifact: {**value["opens"][artifact], **changes}}}
+
+
 def _opened(outcome: Outcome) -> tuple[str, ...]:
     return tuple(one["artifact"] for one in outcome.record.get("events", ()) if one["event"] == "opened")
 
 
-def _run(made: World, stage: Stage, memory: Path, wrong: Wrong, *, serves: bool) -> tuple[Outcome, list[str]]:
+def _run(
+    made: World,
+    stage: Stage,
+    memory: Path,
+    wrong: Wrong,
+    *,
+    serves: bool,
+    settings: Change = lambda value: value,
+    trust: Change = lambda value: value,
+) -> tuple[Outcome, list[str]]:
     with around.services(made, stage, wrong) as given:
         port = _free_port() if serves else 0
         guest = Guest(
             folder=made.folder / "guests" / stage.name,
             workspace=memory / stage.name,
             platform=stage.platform.value,
-            trust=world.trust(made, stage, _workload(stage)),
-            stage=given.settings(world.settings(made, stage)),
+            trust=trust(world.trust(made, stage, _workload(stage))),
+            stage=settings(given.settings(world.settings(made, stage))),
             endpoints=given.endpoints,
             environment=given.environment,
             workload={"LISTEN": "127.0.0.1", "PORT": str(port)},
