@@ -10,15 +10,14 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from threading import Thread
 from typing import Literal
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from benchmarks import turns
 from jewelhouse.weights import stream
 
 THREADS = 2
@@ -27,26 +26,18 @@ GIGABYTE = 10**9
 AT_LEAST: Literal["at least"] = "at least"
 
 
-def bare(size: int, one: Callable[[int, int], object]) -> float:
-    """Seconds for `one(offset, length)` of every megabyte, in two threads."""
+def bare(size: int, one: Callable[[int, int], object]) -> None:
+    """`one(offset, length)` for every megabyte, in two threads."""
 
     def work(number: int) -> None:
         for offset in range(number * stream.SEGMENT, size, THREADS * stream.SEGMENT):
             one(offset, min(stream.SEGMENT, size - offset))
 
     threads = [Thread(target=work, args=(number,)) for number in range(THREADS)]
-    began = time.perf_counter()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return time.perf_counter() - began
-
-
-def timed(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
 
 
 def measure(gigabytes: int = 1) -> dict[str, tuple[float, float, str]]:
@@ -86,17 +77,19 @@ def measure(gigabytes: int = 1) -> dict[str, tuple[float, float, str]]:
     def unseal() -> None:
         digests["unseal"] = stream.decrypt_into(ciphertext, opened, key, bound, jobs=THREADS)
 
-    times: dict[str, list[float]] = {name: [] for name in ("limit-seal", "limit-unseal", "seal", "unseal")}
-    for _ in range(ROUNDS):
-        times["limit-seal"].append(bare(size, encrypt))
-        times["limit-unseal"].append(bare(size, decrypt))
-        times["seal"].append(timed(seal))
-        times["unseal"].append(timed(unseal))
-        if digests["seal"] != digests["unseal"]:
-            raise SystemExit("what was opened is not what was sealed")
-    middle = {name: statistics.median(found) for name, found in times.items()}
+    took = turns.medians(
+        {
+            "limit-seal": lambda: bare(size, encrypt),
+            "limit-unseal": lambda: bare(size, decrypt),
+            "seal": seal,
+            "unseal": unseal,
+        },
+        ROUNDS,
+    )
+    if digests["seal"] != digests["unseal"]:
+        raise SystemExit("what was opened is not what was sealed")
     return {
-        f"{side}/memory-vs-limit": (middle[f"limit-{side}"] / middle[side], 0.9, AT_LEAST)
+        f"{side}/memory-vs-limit": (took[f"limit-{side}"] / took[side], 0.9, AT_LEAST)
         for side in ("seal", "unseal")
     }
 

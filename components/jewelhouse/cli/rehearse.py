@@ -32,8 +32,8 @@ def rehearse(
 ) -> None:
     """Play a stack's whole lifecycle against stand-ins of the key services, with the documents it deployed.
 
-    Small data is sealed with public keys, each stage's guest attests under a throw-away root, opens, works and
-    seals, and every wrong one is refused. Exit 1 on any surprise, 2 when part of it could not be played.
+    Small data is sealed with public keys, each stage's guest attests under a throw-away root, opens, works
+    and seals, and every wrong one is refused. Exit 1 on any surprise, 2 when part of it could not be played.
     """
     # NumPy and the vendors' clients take a second to load.
     from jewelhouse.rehearsal import play

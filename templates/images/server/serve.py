@@ -25,13 +25,15 @@ def main() -> None:
         def do_POST(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             if self.path != "/predict" or not 0 < length <= LIMIT:
-                self.answer(404 if self.path != "/predict" else 413, {"error": "POST /predict, at most 1 MiB"})
+                wrong = 404 if self.path != "/predict" else 413
+                self.answer(wrong, {"error": "POST /predict, at most 1 MiB"})
                 return
             try:
                 inputs = np.asarray(json.loads(self.rfile.read(length))["inputs"], dtype=float)
                 found = 1 / (1 + np.exp(-(inputs @ w + b)))
             except (ValueError, KeyError, TypeError) as error:
-                self.answer(400, {"error": f"inputs must be rows of {len(w)} numbers: {type(error).__name__}"})
+                said = f"inputs must be rows of {len(w)} numbers: {type(error).__name__}"
+                self.answer(400, {"error": said})
                 return
             self.answer(200, {"predictions": found.tolist()})
 

@@ -1,8 +1,8 @@
 """Trains a small classifier: logistic regression by gradient descent, enough to rehearse a lifecycle with.
 
-Opens a dataset (`data.npz`: x of shape (n, features), y of 0 and 1) and a recipe (`recipe.json`: steps, rate),
-and leaves weights (`weights.npz`: w, b). The guest says where: JEWELHOUSE_OPENED and JEWELHOUSE_SEALING hold a
-folder for each artifact.
+Opens a dataset (`data.npz`: x of shape (n, features), y of 0 and 1) and a recipe (`recipe.json`: steps,
+rate), and leaves weights (`weights.npz`: w, b). The guest says where: JEWELHOUSE_OPENED and
+JEWELHOUSE_SEALING hold a folder for each artifact.
 """
 
 import json
