@@ -33,7 +33,7 @@ from jewelhouse.evidence.verdict import Endorsements
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from minting_tokens import MaaAuthority, guest_claims
+from jewelhouse.rehearsal.minting_tokens import MaaAuthority, guest_claims
 
 ROUNDS = 400
 BOUND = 1.5

@@ -29,7 +29,7 @@ from jewelhouse.evidence import certificates, snp
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-import minting_snp as minting
+from jewelhouse.rehearsal import minting_snp as minting
 
 ROUNDS = 400
 BOUND = 1.5

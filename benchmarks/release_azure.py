@@ -29,8 +29,9 @@ from jewelhouse.release.evaluate import Request, evaluate
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from minting_tokens import MaaAuthority, container_claims
 from samples import shipped
+
+from jewelhouse.rehearsal.minting_tokens import MaaAuthority, container_claims
 
 STACK = "prod-azure"
 ROUNDS = 2000

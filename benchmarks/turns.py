@@ -13,7 +13,7 @@ from pathlib import Path
 # what runs in two threads would pay more for a neighbour than what runs in one.
 OTHERS = 0.15
 # Turns at most, over those that were asked for.
-PATIENCE = 4
+PATIENCE = 3
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 

@@ -21,7 +21,7 @@ from benchmarks import turns
 from jewelhouse.weights import stream
 
 THREADS = 2
-ROUNDS = 9
+ROUNDS = 5
 GIGABYTE = 10**9
 AT_LEAST: Literal["at least"] = "at least"
 

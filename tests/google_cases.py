@@ -9,11 +9,10 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from minting_tokens import ISSUED, GoogleAuthority, debug_claims, space_claims, vm_claims
-
 from jewelhouse.evidence import confidential_space
 from jewelhouse.evidence.verdict import Kind, Verdict
 from jewelhouse.model import AttestedKey, Cloud, GcpAccount, Measurements, Platform, Tee
+from jewelhouse.rehearsal.minting_tokens import ISSUED, GoogleAuthority, debug_claims, space_claims, vm_claims
 from jewelhouse.release import gcp
 from jewelhouse.release.documents import Document
 from jewelhouse.release.evaluate import Decision, Request, evaluate

@@ -6,11 +6,10 @@ import functools
 import json
 from typing import Any
 
-from minting_claims import b64url
-from minting_tokens import MaaAuthority
-
 from jewelhouse.evidence import maa
 from jewelhouse.evidence.verdict import Endorsements, MalformedEvidence, Verdict
+from jewelhouse.rehearsal.minting_claims import b64url
+from jewelhouse.rehearsal.minting_tokens import MaaAuthority
 
 
 @functools.cache

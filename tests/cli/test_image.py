@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 
 import pytest
 import registry_stand_in
@@ -109,6 +110,21 @@ def test_a_changed_file_is_named_by_verify(project, run):
     lines = json.loads(printed)["small for aws-enclave"]
     assert [line.split(": ")[0] for line in lines][:3] == ["digest", "PCR0", "PCR2"]
     assert any(line.startswith("files: opt/hello: sha256:") for line in lines)
+
+
+def test_an_image_that_was_changed_after_its_build_is_noticed_without_another(project, run):
+    run("image", "lock")
+    assert run("image", "verify", "--built")[0] == 0
+    (path,) = (project / ".jewelhouse").rglob("image.eif")
+    data = bytearray(path.read_bytes())
+    # A byte of the workload's ramdisk, with the CRC made right again, as somebody would who means it.
+    data[-200] ^= 1
+    data[544:548] = zlib.crc32(bytes(data[548:]), zlib.crc32(bytes(data[:544]))).to_bytes(4, "big")
+    path.write_bytes(data)
+    code, printed, _ = run("image", "verify", "--built", "--platform", "aws-enclave", "--json")
+    assert code == 1
+    lines = json.loads(printed)["small for aws-enclave"]
+    assert [line.split(":")[0] for line in lines] == ["digest", "PCR0", "PCR2"]
 
 
 def test_an_image_that_was_never_locked_is_not_the_same(project, run):

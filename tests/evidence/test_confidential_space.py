@@ -15,7 +15,10 @@ import real
 from cryptography.hazmat.primitives import serialization
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minting_tokens import (
+
+from jewelhouse.evidence import confidential_space as space
+from jewelhouse.evidence.verdict import Endorsements, Kind, MalformedEvidence, Verdict
+from jewelhouse.rehearsal.minting_tokens import (
     ISSUED,
     GoogleAuthority,
     b64url,
@@ -27,9 +30,6 @@ from minting_tokens import (
     space_claims,
     vm_claims,
 )
-
-from jewelhouse.evidence import confidential_space as space
-from jewelhouse.evidence.verdict import Endorsements, Kind, MalformedEvidence, Verdict
 
 MINUTE = timedelta(minutes=1)
 DIGEST = "sha256:" + "e2" * 32

@@ -9,7 +9,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import real
 from judging_maa import authority, judged, passes, says, unsigned
-from minting_tokens import (
+
+from jewelhouse.evidence import maa
+from jewelhouse.evidence.verdict import Endorsements, Kind, MalformedEvidence
+from jewelhouse.rehearsal.minting_tokens import (
     ISSUED,
     MAA_ISSUER,
     b64url,
@@ -20,9 +23,6 @@ from minting_tokens import (
     put,
     rsa_key,
 )
-
-from jewelhouse.evidence import maa
-from jewelhouse.evidence.verdict import Endorsements, Kind, MalformedEvidence
 
 TEE = "x-ms-isolation-tee"
 MINUTE = timedelta(minutes=1)

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from judging_maa import authority, entry, judged, jwks_of, passes, says
-from minting_tokens import ISSUED, MaaAuthority, Quote, jwk_rsa, rsa_key
 
 from jewelhouse.evidence import maa
 from jewelhouse.evidence.verdict import Endorsements
+from jewelhouse.rehearsal.minting_tokens import ISSUED, MaaAuthority, Quote, jwk_rsa, rsa_key
 
 MINUTE = timedelta(minutes=1)
 

@@ -13,11 +13,11 @@ import real
 from cryptography import x509
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minting_claims import ISSUED
-from minting_sgx import Quote, ec_key, quote, spki
 
 from jewelhouse.evidence import maa_keys, sgx
 from jewelhouse.evidence.verdict import Finding
+from jewelhouse.rehearsal.minting_claims import ISSUED
+from jewelhouse.rehearsal.minting_sgx import Quote, ec_key, quote, spki
 
 BOUND = b"b" * 32
 MINTED = quote(Quote(), BOUND)

@@ -9,18 +9,18 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
-import minting_snp as minting
 import pytest
 import real
 from asn1crypto import core
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from minting_snp import CLASSIC, LINES, NOW, SHAPES, Machine, armoured, report, thim
 
 from jewelhouse.evidence import snp
 from jewelhouse.evidence.snp_certificates import LAYOUTS, product_of_cpu
 from jewelhouse.evidence.snp_report import POLICY_BITS
 from jewelhouse.evidence.verdict import Endorsements, Kind, MalformedEvidence, Verdict
+from jewelhouse.rehearsal import minting_snp as minting
+from jewelhouse.rehearsal.minting_snp import CLASSIC, LINES, NOW, SHAPES, Machine, armoured, report, thim
 
 MILAN = Machine()
 # Real evidence: report, endorsements, product, and when the youngest certificate of its chain begins.

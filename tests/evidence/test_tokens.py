@@ -11,9 +11,17 @@ from cryptography.hazmat.primitives import serialization
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from judging_maa import authority, judged, passes, says, unsigned
-from minting_tokens import MAA_ISSUER, b64url, guest_claims, jwk_rsa, platform_claims, put, rsa_key
 
 from jewelhouse.evidence.verdict import Endorsements, MalformedEvidence
+from jewelhouse.rehearsal.minting_tokens import (
+    MAA_ISSUER,
+    b64url,
+    guest_claims,
+    jwk_rsa,
+    platform_claims,
+    put,
+    rsa_key,
+)
 
 HEADERS = {
     "alg-none": ({"alg": "none"}, "header.alg"),

@@ -16,7 +16,6 @@ import pytest
 import real
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minting_tokens import ISSUED, MaaAuthority, container_claims
 from oracles import enforced
 
 from jewelhouse.errors import JewelhouseError
@@ -34,6 +33,7 @@ from jewelhouse.images.container_policy import (
 from jewelhouse.images.rego import MalformedRego, Reference
 from jewelhouse.images.tree import Entry, Kind, tree
 from jewelhouse.model import AttestedKey, AzureAccount, Cloud, Measurements, Platform, Tee
+from jewelhouse.rehearsal.minting_tokens import ISSUED, MaaAuthority, container_claims
 from jewelhouse.release import azure
 from jewelhouse.release.documents import Document
 from jewelhouse.release.evaluate import Request, evaluate

@@ -211,6 +211,9 @@ def verify(
     names: NamesArgument = None,
     platforms: PlatformOption = None,
     out: OutOption = None,
+    built_already: Annotated[
+        bool, typer.Option("--built", help="Measure what lies in the folder of images instead of building.")
+    ] = False,
     registry: Annotated[
         bool, typer.Option("--registry", help="Compare container images with what their registry holds, too.")
     ] = False,
@@ -226,8 +229,11 @@ def verify(
         if entry is None or "built" not in entry:
             found[what] = [f"is not locked: jewelhouse image lock {one.name}"]
             continue
-        pinned = _pinned(one, entry, content["inputs"])
-        built = _build(pinned, platform, out or project / KEPT / "verified", project)
+        if built_already:
+            built = builder.measured(out or project / KEPT / "out", one, platform)
+        else:
+            pinned = _pinned(one, entry, content["inputs"])
+            built = _build(pinned, platform, out or project / KEPT / "verified", project)
         found[what] = list(lockfile.differences(entry, content["inputs"], built))
         if registry and built.path.is_dir():
             found[what] += _registered(built)

@@ -6,6 +6,7 @@ nothing under its name.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import shutil
@@ -17,7 +18,7 @@ from typing import Any
 
 from jewelhouse import __version__
 from jewelhouse.errors import JewelhouseError
-from jewelhouse.images import assemble, enclave, oci, tools
+from jewelhouse.images import assemble, eif, enclave, oci, tools
 from jewelhouse.images.assemble import Assembled
 from jewelhouse.images.recipe import Recipe
 from jewelhouse.images.tree import Kind
@@ -26,6 +27,7 @@ from jewelhouse.model import Platform
 Report = Callable[[str], None]
 RESULT = "built.json"
 SBOM = "sbom.cdx.json"
+POLICY = "container-policy.rego"
 PROVENANCE = "provenance.dsse.json"
 
 
@@ -174,6 +176,49 @@ def _kept(target: Path, key: str) -> Built | None:
     )
 
 
+def measured(out: Path, recipe: Recipe, platform: Platform) -> Built:
+    """What lies in `out` for a recipe and platform, measured as it is now, whatever its build said of it.
+
+    Raises JewelhouseError when nothing is there, and for an image that is malformed.
+    """
+    target = out / recipe.name / platform
+    try:
+        record = json.loads((target / RESULT).read_text(encoding="utf-8"))
+        path = target / record["path"]
+        size, inputs = record["size"], record["inputs"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise JewelhouseError(
+            "holds no image", where=str(target), remedy=f"jewelhouse image build {recipe.name}"
+        ) from error
+    policy: bytes | None = None
+    if path.is_dir():
+        digest = oci.read(path).manifest
+        found = {"image_digest": digest}
+        if platform is Platform.AZURE_CONTAINER:
+            policy = (target / POLICY).read_bytes()
+            found = {"hostdata": hashlib.sha256(policy).hexdigest()}
+    elif platform is Platform.AWS_ENCLAVE:
+        digest, found = file_digest(path), eif.measure(path).registers
+    else:
+        from jewelhouse.images import machine, pcrs
+
+        bank, names = machine.COMPARED.get(platform, ("", ()))
+        registers = pcrs.predict(target / machine.UKI)
+        digest, found = file_digest(path), {name: registers[bank][name] for name in names}
+    return Built(
+        name=recipe.name,
+        platform=platform,
+        path=path,
+        digest=digest,
+        size=size,
+        reference=record.get("reference"),
+        measurements=found,
+        recipe_digest=record.get("recipe", ""),
+        inputs=inputs,
+        container_policy=base64.b64encode(policy).decode() if policy else None,
+    )
+
+
 def file_digest(path: Path) -> str:
     """`sha256:…` of a file."""
     with path.open("rb") as file:
@@ -269,7 +314,7 @@ def _container(
         from jewelhouse.images import container_policy
 
         policy = container_policy.of_layout(path, reference=found["reference"], cache=cache, report=report)
-        (made / "container-policy.rego").write_bytes(policy)
+        (made / POLICY).write_bytes(policy)
         found["container_policy"] = container_policy.encoded(policy)
         found["measurements"] = {"hostdata": hashlib.sha256(policy).hexdigest()}
     return found

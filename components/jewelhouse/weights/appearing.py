@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jewelhouse.errors import JewelhouseError
 
-# Written bytes go to disk in steps of this while more are made: else the fsync at the end waits for all of them.
+# Written bytes go to disk in steps of this while more are made: else the fsync at the end waits for them all.
 STEP = 16 * 1024 * 1024
 _start_writing = ctypes.CDLL(None).sync_file_range
 _start_writing.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)

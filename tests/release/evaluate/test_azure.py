@@ -14,7 +14,12 @@ import pytest
 import real
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minting_tokens import (
+from policies_made import policies
+
+from jewelhouse.evidence import maa
+from jewelhouse.evidence.verdict import Endorsements, Kind, Verdict
+from jewelhouse.model import Cloud, Platform, Tee
+from jewelhouse.rehearsal.minting_tokens import (
     ISSUED,
     MAA_ISSUER,
     MaaAuthority,
@@ -25,11 +30,6 @@ from minting_tokens import (
     put,
     rsa_key,
 )
-from policies_made import policies
-
-from jewelhouse.evidence import maa
-from jewelhouse.evidence.verdict import Endorsements, Kind, Verdict
-from jewelhouse.model import Cloud, Platform, Tee
 from jewelhouse.release import azure, documents
 from jewelhouse.release.documents import Document
 from jewelhouse.release.evaluate import Decision, Request, evaluate

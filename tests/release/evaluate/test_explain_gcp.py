@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from google_cases import CONTAINER, DIGEST, OTHER, Body, asked, by_hand, compiled, debug, gate, token
-from minting_tokens import put
 
 from jewelhouse.model import Cloud
+from jewelhouse.rehearsal.minting_tokens import put
 from jewelhouse.release.documents import Document
 from jewelhouse.release.evaluate import Request
 from jewelhouse.release.evaluate.explain import explain

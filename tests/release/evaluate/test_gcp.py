@@ -37,11 +37,11 @@ from google_cases import (
     token,
     vm,
 )
-from minting_tokens import ISSUED, put
 
 from jewelhouse.evidence import confidential_space
 from jewelhouse.evidence.verdict import Finding, Kind
 from jewelhouse.model import GcpAccount, Tee
+from jewelhouse.rehearsal.minting_tokens import ISSUED, put
 from jewelhouse.release import gcp
 
 pytest.importorskip("cel_expr_python")

@@ -31,12 +31,12 @@ from google_cases import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minting_tokens import put
 from policies_made import policies
 
 from jewelhouse.evidence import confidential_space
 from jewelhouse.evidence.verdict import Kind, Verdict
 from jewelhouse.model import GcpAccount
+from jewelhouse.rehearsal.minting_tokens import put
 from jewelhouse.release import gcp
 from jewelhouse.release.gcp_facts import LIMITS
 from jewelhouse.release.policy import ReleasePolicy

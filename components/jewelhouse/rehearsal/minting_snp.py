@@ -155,7 +155,7 @@ class Authority:
     @property
     def roots(self) -> tuple[Root, ...]:
         digest = hashlib.sha256(spki(self.ark_key)).hexdigest()
-        return (Root(key=digest, name=self.line, source="minted for this test"),)
+        return (Root(key=digest, name=self.line, source="throw-away"),)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import rsa
-from minting_sgx import rsa_key
+
+from jewelhouse.rehearsal.minting_sgx import rsa_key
 
 ISSUED = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 MAA_ISSUER = "https://sharedweu.weu.attest.azure.net"

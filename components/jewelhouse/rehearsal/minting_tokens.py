@@ -18,7 +18,10 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from minting_claims import (
+
+from jewelhouse.evidence import maa_keys
+from jewelhouse.evidence.verdict import Endorsements
+from jewelhouse.rehearsal.minting_claims import (
     GOOGLE_ISSUER,
     ISSUED,
     MAA_ISSUER,
@@ -32,10 +35,7 @@ from minting_claims import (
     space_claims,
     vm_claims,
 )
-from minting_sgx import END, OPEN, Quote, certificate, ec_key, quote, rsa_key, spki
-
-from jewelhouse.evidence import maa_keys
-from jewelhouse.evidence.verdict import Endorsements
+from jewelhouse.rehearsal.minting_sgx import END, OPEN, Quote, certificate, ec_key, quote, rsa_key, spki
 
 __all__ = [
     "GOOGLE_ISSUER",
