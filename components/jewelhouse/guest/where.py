@@ -1,13 +1,11 @@
 """Where the guest finds its stage's settings on each platform: the host puts them where images can read them.
 
 Nothing there is trusted. docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html;
-docs.cloud.google.com/compute/docs/metadata/querying-metadata; learn.microsoft.com/azure/virtual-machines/
-instance-metadata-service (2026-11).
+docs.cloud.google.com/compute/docs/metadata/querying-metadata (2026-11).
 """
 
 from __future__ import annotations
 
-import base64
 import os
 import socket
 import urllib.request
@@ -69,14 +67,6 @@ def _google(endpoints: Endpoints) -> bytes:
     return _fetch(
         f"{base}/computeMetadata/v1/instance/attributes/jewelhouse-stage", {"Metadata-Flavor": "Google"}
     )
-
-
-def _azure(endpoints: Endpoints) -> bytes:
-    base = endpoints.imds or IMDS
-    text = _fetch(
-        f"{base}/metadata/instance/compute/userData?api-version=2021-02-01&format=text", {"Metadata": "true"}
-    )
-    return base64.b64decode(text)
 
 
 def _fetch(url: str, headers: Mapping[str, str], method: str = "GET") -> bytes:
