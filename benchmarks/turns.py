@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -32,6 +33,8 @@ def medians(
             every[name].append((took, _others() - others <= OTHERS * took + 1 / _TICKS))
         if all(sum(calm for _, calm in turns) >= rounds for turns in every.values()):
             break
+    else:
+        print("others kept the processors busy: what runs in several threads looks slow", file=sys.stderr)
     return {name: _median(turns, rounds) for name, turns in every.items()}
 
 

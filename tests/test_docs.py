@@ -265,7 +265,7 @@ def programs() -> list[Any]:
     """Python blocks; those of a page that share a `program=` are one, from top to bottom."""
     grouped: dict[tuple[Path, str], list[Block]] = {}
     for block in BLOCKS:
-        if block.language == "python":
+        if block.language == "python" and block.mark("run") is None:
             name = block.mark("program") or str(block.line)
             grouped.setdefault((block.page, name), []).append(block)
     return [
@@ -287,6 +287,12 @@ def test_python_is_a_program_with_the_resources_it_promises(parts):
     recording = record(program, outputs=outputs, call=answer)
     for name in names:
         inventory.check(recording, PROJECT / "tests/docs" / name)
+
+
+@pytest.mark.parametrize("block", of("python", marked="run"))
+def test_python_runs_by_itself(block, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block.text, f"{block.page.name}:{block.line}", "exec"), {"__name__": "__main__"})
 
 
 def test_every_inventory_of_the_pages_is_used():

@@ -1,6 +1,6 @@
 """Writes the generated parts of the documentation from the code: `python tools/generate_docs.py [--check]`.
 
-Whole files: the JSON Schema of stack files and the picture of the lifecycle. Sections between
+Whole files: JSON Schemas, test vectors and the picture of the lifecycle. Sections between
 `<!-- generated: NAME -->` and `<!-- end -->`: configuration keys, command reference, policies. With --check
 nothing is written, and the exit code is 1 when something is out of date.
 """
@@ -21,6 +21,7 @@ from typing import Any
 
 import pulumi
 import typer.main
+import weights_vectors
 from rich.console import Console
 
 from jewelhouse import picture, settings, stackfile
@@ -55,6 +56,7 @@ def files() -> Mapping[Path, str]:
         DOCS / "lifecycle.schema.json": json.dumps(settings.schema(), indent=2) + "\n",
         DOCS / "widened" / "Pulumi.prod-aws.yaml": widened(),
         DOCS / "manifest.schema.json": json.dumps(manifest_schema.schema(), indent=2) + "\n",
+        DOCS / "weights-vectors.json": weights_vectors.text(),
         DOCS / "lifecycle.svg": picture.svg(stackfile.read(PROJECT / "stacks/Pulumi.dev.yaml")),
     }
 
