@@ -15,6 +15,7 @@ from oracles import eif as aws
 from samples import PROJECT
 
 from jewelhouse.errors import JewelhouseError
+from jewelhouse.guest import opening
 from jewelhouse.images import assemble, build, dmverity, eif, oci, recipe, tools
 from jewelhouse.images.tree import differences
 from jewelhouse.model import Platform
@@ -189,8 +190,12 @@ def test_a_template_that_fails_is_named_with_its_file(made, tmp_path):
         build.build(recipe.load(one), SPACE, tmp_path / "out", cache=PROJECT / ".jewelhouse" / "images")
 
 
-def test_the_guest_in_an_image_is_what_it_imports_and_nothing_else():
-    paths = {entry.path.removeprefix(f"{assemble.KIT}/") for entry in assemble.kit()}
+@pytest.mark.parametrize("platform", list(Platform))
+def test_the_guest_in_an_image_is_what_it_imports_and_nothing_else(platform):
+    assert assemble.GUEST_MODULES == opening.MODULES
+    paths = {entry.path.removeprefix(f"{assemble.KIT}/") for entry in assemble.kit(platform)}
+    others = {name for other, name in opening.MODULES.items() if other.cloud is not platform.cloud}
+    assert not {f"guest/{name}.py" for name in others} & paths
     assert {"guest/__main__.py", "guest/run.py", "weights/stream.py", "errors.py"} <= paths
     strangers = {path.split("/")[0] for path in paths} & {
         "aws",

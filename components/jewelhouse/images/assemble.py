@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -27,6 +27,15 @@ INIT = PACKAGE / "guest" / "init.py"
 FIRST = "usr/lib/jewelhouse/init.py"
 MACHINES = (Platform.AWS_NITROTPM, Platform.AZURE_CVM, Platform.GCP_CVM)
 NETWORK = ("/usr/bin/busybox", "udhcpc", "-n", "-t", "8", "-i", "eth0", "-s", "/usr/lib/jewelhouse/lease")
+# What of the guest opens keys on each platform, by the names of its modules; it is loaded by its name.
+GUEST_MODULES: Mapping[Platform, str] = {
+    Platform.AWS_ENCLAVE: "nitro",
+    Platform.AWS_NITROTPM: "nitrotpm",
+    Platform.AZURE_CVM: "azure_cvm",
+    Platform.AZURE_CONTAINER: "azure_container",
+    Platform.GCP_CONFIDENTIAL_SPACE: "confidential_space",
+    Platform.GCP_CVM: "gcp_cvm",
+}
 GUEST = ("/usr/bin/python3", "-m", "jewelhouse.guest")
 # Where programs still look since /usr was merged (wiki.debian.org/UsrMerge).
 MERGED = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
@@ -154,7 +163,7 @@ def _own(recipe: Recipe, platform: Platform, trust: Mapping[str, object] | None)
         yield Entry(path="etc/resolv.conf", kind=Kind.LINK, mode=0o777, target="/run/resolv.conf")
     run = list(GUEST if settings.guest else settings.run)
     if settings.guest:
-        yield from kit()
+        yield from kit(platform)
         said = json.dumps(dict(trust or recipe.trust()), indent=1, sort_keys=True)
         yield _text("etc/jewelhouse/trust.json", said + "\n")
     image = {
@@ -191,16 +200,18 @@ def _problem(recipe: Recipe, path: str, template: str | None, said: str) -> Prob
     )
 
 
-def kit() -> Iterator[Entry]:
-    """The guest and the modules that it imports, and no others: each is code that a key trusts."""
-    for file in sorted(closure(PACKAGE / "guest")):
+def kit(platform: Platform) -> Iterator[Entry]:
+    """The guest for a platform with the modules that it imports, no others: a key trusts each of them."""
+    module = GUEST_MODULES[platform]
+    roots = [PACKAGE / "guest" / f"{name}.py" for name in ("__main__", "init", module)]
+    for file in sorted(closure(one for one in roots if one.is_file())):
         relative = file.relative_to(PACKAGE).as_posix()
         yield Entry(path=f"{KIT}/{relative}", kind=Kind.FILE, mode=0o644, content=file.read_bytes())
 
 
-def closure(root: Path) -> set[Path]:
-    """Files of the package that the modules below `root` import, themselves included."""
-    waiting = sorted(root.rglob("*.py"))
+def closure(roots: Iterable[Path]) -> set[Path]:
+    """Files of the package that these modules import, themselves included."""
+    waiting = list(roots)
     found: set[Path] = set()
     while waiting:
         file = waiting.pop()
