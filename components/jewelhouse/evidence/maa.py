@@ -71,11 +71,16 @@ MEASUREMENTS: Mapping[str, Mapping[str, tuple[str, int]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ReleaseKey:
-    """The key of the token that Key Vault would wrap a released key to. where: its claim path."""
+    """The key of the token that Key Vault would wrap a released key to. where: its claim path; numbers: its
+    modulus and exponent."""
 
     kid: str
-    bits: int
+    numbers: tuple[int, int]
     where: str
+
+    @property
+    def bits(self) -> int:
+        return self.numbers[0].bit_length()
 
 
 def parse(data: bytes) -> Token:
@@ -157,13 +162,13 @@ def release_key(claims: Mapping[str, Any]) -> ReleaseKey | None:
             continue
         where = f"x-ms-runtime.keys[{place}]"
         try:
-            modulus, _ = tokens.rsa_numbers(key, where)
+            numbers = tokens.rsa_numbers(key, where)
         except MalformedEvidence:
             # The first is the one that is taken; nothing says that a later one would repair it.
             return None
         kid = key.get("kid")
         named = kid if isinstance(kid, str) else "without kid"
-        return ReleaseKey(kid=named, bits=modulus.bit_length(), where=where)
+        return ReleaseKey(kid=named, numbers=numbers, where=where)
     return None
 
 

@@ -75,8 +75,9 @@ class Endpoints:
     """Where the services are when they are not where the cloud has them: a rehearsal's loopback stand-ins.
 
     URLs, but for `launcher` (socket of Confidential Space), `nsm` (socket of a Nitro security module),
-    `tpm` (a program in place of `nitro-tpm-attest`) and `certificates` (PEM file of the authorities that
-    loopback services' certificates are from). `stores`: options of fsspec by scheme.
+    `tpm` (a program in place of `nitro-tpm-attest`; on Azure the socket of a TPM), `snp` (socket in place of
+    the device of a SEV-SNP guest), `event_log` (file with the log of the boot) and `certificates` (PEM file
+    of the authorities that loopback services' certificates are from). `stores`: options of fsspec by scheme.
     """
 
     kms: str | None = None
@@ -84,7 +85,8 @@ class Endpoints:
     imds: str | None = None
     maa: str | None = None
     vault: str | None = None
-    sidecar: str | None = None
+    snp: str | None = None
+    event_log: str | None = None
     launcher: str | None = None
     nsm: str | None = None
     tpm: str | None = None

@@ -21,12 +21,13 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 LOOPBACK = "127.0.0.1"
 LARGEST = 1024 * 1024
 LIFE = timedelta(days=1)
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,9 +102,11 @@ class Authority:
     def pem(self) -> bytes:
         return self.certificate.public_bytes(serialization.Encoding.PEM)
 
-    def identity(self, hosts: Sequence[str] = ("localhost", LOOPBACK)) -> Identity:
-        """A key and certificate for names and addresses."""
-        key = ec.generate_private_key(ec.SECP256R1())
+    def identity(
+        self, hosts: Sequence[str] = ("localhost", LOOPBACK), key: PrivateKey | None = None
+    ) -> Identity:
+        """A certificate for names and addresses, and its key: a new one, or that which is given."""
+        key = key or ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, hosts[0][:64])])
         own = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
         certificate = (
@@ -129,9 +132,7 @@ class Authority:
         )
 
 
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey
-) -> x509.CertificateBuilder:
+def _builder(subject: x509.Name, issuer: x509.Name, key: PrivateKey) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
         x509.CertificateBuilder()

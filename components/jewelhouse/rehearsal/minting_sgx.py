@@ -63,7 +63,7 @@ def report(signer: str, product: int, flags: int, data: bytes) -> bytes:
     return bytes(body)
 
 
-def _raw(key: ec.EllipticCurvePrivateKey, message: bytes) -> bytes:
+def raw_signature(key: ec.EllipticCurvePrivateKey, message: bytes) -> bytes:
     r, s = decode_dss_signature(key.sign(message, ec.ECDSA(hashes.SHA256())))
     return r.to_bytes(32) + s.to_bytes(32)
 
@@ -152,10 +152,10 @@ def quote(recipe: Quote, bound: bytes, root: str = "sgx-root") -> bytes:
     binding = hashlib.sha256(point + extra).digest() if recipe.binding is None else recipe.binding
     quoting = report(recipe.quoting_signer, recipe.quoting_product, recipe.quoting_flags, binding)
     signature = (
-        _raw(attesting, signed)
+        raw_signature(attesting, signed)
         + point
         + quoting
-        + _raw(pck_key, quoting)
+        + raw_signature(pck_key, quoting)
         + len(extra).to_bytes(2, "little")
         + extra
         + (5).to_bytes(2, "little")

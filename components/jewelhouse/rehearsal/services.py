@@ -45,6 +45,8 @@ class Services:
 MODULES: Mapping[Platform, str] = {
     Platform.AWS_ENCLAVE: "on_aws",
     Platform.AWS_NITROTPM: "on_aws",
+    Platform.AZURE_CONTAINER: "on_azure",
+    Platform.AZURE_CVM: "on_azure_vm",
 }
 
 

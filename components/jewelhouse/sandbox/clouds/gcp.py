@@ -25,6 +25,8 @@ ID_FORMATS: Mapping[str, str] = {
     "gcp:projects/iAMMember:IAMMember": "{{project}}/{{role}}/{{member}}",
     "gcp:projects/iAMAuditConfig:IAMAuditConfig": "{{project}} {{service}}",
     "gcp:serviceaccount/iAMMember:IAMMember": "{{service_account_id}}/{{role}}/{{member}}",
+    # Its documentation calls the managed zone `zone`, which is a zone of machines elsewhere.
+    "gcp:dns/recordSet:RecordSet": "projects/{{project}}/managedZones/{{managed_zone}}/rrsets/{{name}}/{{type}}",
     "gcp:compute/instance:Instance": "projects/{{project}}/zones/{{zone}}/instances/{{name}}",
 }
 
