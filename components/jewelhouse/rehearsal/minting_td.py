@@ -1,4 +1,4 @@
-"""Quotes of trust domains under a throw-away root, and what of one can be verified without Intel's collateral.
+"""Quotes of trust domains under a throw-away root, and what of them is verified without Intel's collateral.
 
 Version 4, Intel TDX DCAP Quoting Library API, appendix A.3 (2026-11).
 """

@@ -24,7 +24,7 @@ from jewelhouse.rehearsal.snp_guest import DEBUG_POLICY, POLICY, SnpGuest
 from jewelhouse.rehearsal.vault import Judged, Vault
 from jewelhouse.rehearsal.vtpm import Vtpm
 from jewelhouse.rehearsal.world import World
-from jewelhouse.release import azure
+from jewelhouse.release import azure, azure_facts
 
 WRONG = (
     Wrong.DEBUG,
@@ -38,7 +38,7 @@ WRONG = (
 )
 ASSIGNMENT = "azure-native:authorization:RoleAssignment"
 # Built-in roles with Microsoft.KeyVault/vaults/keys/release/action: Crypto Service Release User, Crypto
-# Officer, Administrator (learn.microsoft.com/azure/role-based-access-control/built-in-roles/security, 2026-11).
+# Officer, Administrator (learn.microsoft.com/azure/role-based-access-control/built-in-roles, 2026-11).
 RELEASING = {
     "08bbd89e-9f13-488c-ac41-acfcb10c90ab",
     "14b46e9e-c2b7-41b4-b07b-48a6ebf60603",
@@ -118,7 +118,7 @@ def _earlier() -> datetime:
 def _authority(world: World, stage: Stage) -> str:
     """The attestation endpoint that the deployed document of the stage's first key names."""
     document = world.key(stage, stage.opens[0]).document
-    return sorted(str(opening.claims[azure.AUTHORITY_CLAIM]) for opening in azure.parse(document).openings)[0]
+    return sorted(str(opening.claims[azure_facts.AUTHORITY]) for opening in azure.parse(document).openings)[0]
 
 
 Hardware = tuple[dict[str, str], dict[str, str], bytes | None, Callable[[bytes], bytes] | None]

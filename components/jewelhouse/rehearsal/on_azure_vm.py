@@ -1,4 +1,4 @@
-"""Confidential VMs on Azure in a rehearsal: Key Vault sees no image of theirs, so another one is not stopped."""
+"""Confidential VMs on Azure in a rehearsal: Key Vault sees no image of theirs, so another is not stopped."""
 
 from __future__ import annotations
 

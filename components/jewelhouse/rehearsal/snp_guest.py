@@ -1,7 +1,8 @@
 """A confidential container group without its hardware: the device that gives reports, and the files that the
 utility machine puts beside a container.
 
-Reports are signed under a throw-away root. Names of the files: microsoft/hcsshim: pkg/securitypolicy, 2026-11.
+Reports are signed under a throw-away root. Names of the files:
+microsoft/hcsshim: pkg/securitypolicy, 2026-11.
 """
 
 from __future__ import annotations

@@ -26,7 +26,9 @@ ID_FORMATS: Mapping[str, str] = {
     "gcp:projects/iAMAuditConfig:IAMAuditConfig": "{{project}} {{service}}",
     "gcp:serviceaccount/iAMMember:IAMMember": "{{service_account_id}}/{{role}}/{{member}}",
     # Its documentation calls the managed zone `zone`, which is a zone of machines elsewhere.
-    "gcp:dns/recordSet:RecordSet": "projects/{{project}}/managedZones/{{managed_zone}}/rrsets/{{name}}/{{type}}",
+    "gcp:dns/recordSet:RecordSet": (
+        "projects/{{project}}/managedZones/{{managed_zone}}/rrsets/{{name}}/{{type}}"
+    ),
     "gcp:compute/instance:Instance": "projects/{{project}}/zones/{{zone}}/instances/{{name}}",
 }
 
