@@ -95,6 +95,11 @@ def order(**changes: Any) -> seal.Order:
     return seal.Order(**{**made, **changes})
 
 
+def newest(store: Path, series: str = "manifests") -> Path:
+    """The current manifest or mandate of a store on disk."""
+    return max((store / series).iterdir())
+
+
 # Names that a shell, a URL, a terminal or a JSON writer could trip over; and the plain ones of a checkpoint.
 ODD = (
     "model-00001-of-00002.safetensors",

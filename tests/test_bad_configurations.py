@@ -171,7 +171,7 @@ BAD: list[tuple[str, Change | list[Change], str, str]] = [
         "artifacts.corpus.owner",
         "the same subscription",
     ),
-    ("dev", put("parties.operator.gcp.project", "mp-strongroom"), "artifacts.base.owner", "the same project"),
+    ("dev", put("parties.operator.gcp.project", "mp-strongroom-dev"), "artifacts.base.owner", "the same project"),
     ("dev", put("stages.finetune.operator", "model-provider"), "artifacts.base.owner", "allow-same-owner"),
     (
         "dev",

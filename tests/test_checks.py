@@ -156,6 +156,14 @@ def test_a_stage_that_opens_what_it_seals_is_told_so_and_not_called_a_cycle():
     assert "next-base" in problem.remedy
 
 
+def test_a_stage_rewraps_only_what_it_opens():
+    stages = [stage("tune", ("base",), rewraps=("base", "other")), stage("use", ("other",))]
+    value = lifecycle([artifact("base"), artifact("other")], stages)
+    (problem,) = [one for one in found(value) if ".rewraps" in one.where]
+    assert problem.where == "stages.tune.rewraps[1]"
+    assert "add other to stages.tune.opens" in problem.remedy
+
+
 def test_iteration_under_new_names_is_no_cycle():
     value = lifecycle(
         [artifact("base", supplied=True), artifact("next-base"), artifact("last-base")],

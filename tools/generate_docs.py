@@ -115,6 +115,8 @@ RECIPES = (
     ("Trust", "Trust", "`trust`"),
     ("Trusted artifact", "TrustedArtifact", "`trust.opens.<artifact>`"),
     ("Trusted mandate", "TrustedMandate", "`trust.seals.<artifact>`"),
+    ("Trusted rewrap", "TrustedRewrap", "`trust.rewraps.<artifact>`"),
+    ("Trusted GPUs", "TrustedGpus", "`trust.gpu`"),
     ("Kernel", "KernelSettings", "`kernel`"),
     ("Target", "Target", "`targets.<platform>`"),
 )

@@ -138,6 +138,7 @@ def _stage(lifecycle: Lifecycle, stage: Stage, outputs: CloudOutputs) -> dict[st
         "image": {"name": image.name, "reference": image.reference, "declared": image.declared},
         "opens": list(stage.opens),
         "seals": list(stage.seals),
+        "rewraps": list(stage.rewraps),
         "keys": [graph.key_for(stage, artifact).name for artifact in stage.opens],
         **outputs.stages[stage.name],
     }

@@ -34,6 +34,18 @@ class Platform(StrEnum):
         return Cloud(self.value.split("-")[0])
 
 
+# Where GPUs come with a confidential mode, and so can be attested: MicrosoftDocs/azure-compute-docs,
+# NCCads_H100_v5 series; Google Cloud, Confidential VM, supported configurations (2026-11). On AWS none does.
+GPU_PLATFORMS = frozenset({Platform.AZURE_CVM, Platform.GCP_CONFIDENTIAL_SPACE, Platform.GCP_CVM})
+# What NVIDIA's verifiers know, and how GPUs are passed through: one by itself (SPT), several with encrypted
+# links between them (MPT). With protected PCIe the links between GPUs are in the clear and their switches
+# want attestation of their own, so it is not among them. NVIDIA/attestation-sdk: nv-attestation-sdk-cpp/src/
+# gpu/verify.cpp, include/nv_attestation/gpu/evidence.h; NVIDIA/nvtrust: README of the PPCIE verifier (2026-09).
+GPU_ARCHITECTURES = ("HOPPER", "BLACKWELL")
+GPU_MODES = ("SPT", "MPT")
+MOST_GPUS = 8
+
+
 class Tee(StrEnum):
     SEV = "sev"
     SEV_SNP = "sev-snp"
@@ -186,7 +198,8 @@ class Image:
     `reference` names the bytes: `registry/name@sha256:..` (containers), `sha256:..` of the EIF file,
     `ami-..`, or the versioned image of a CVM. `measurements` holds the current values first and, while
     a new image rolls out, the previous ones after it. `declared` marks values written by hand rather than
-    by a build. `container_policy` is the base64 CCE policy whose SHA-256 is `hostdata`.
+    by a build. `container_policy` is the base64 CCE policy whose SHA-256 is `hostdata`. `gpus`: how many its
+    guest attests before it asks for a key.
     """
 
     name: str
@@ -197,6 +210,7 @@ class Image:
     debug: bool = False
     size: int | None = None
     container_policy: str | None = None
+    gpus: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,6 +237,7 @@ class Machine:
 class Stage:
     """A step that opens artifacts inside a TEE and seals what it makes.
 
+    `rewraps`: those that it opens and whose data keys it wraps to more keys, as their owners mandate.
     `gpu` names the confidential GPU model (`H100`) or is None. `authority` is the Azure attestation
     endpoint (default: the shared one of the region) and `authority_policy` the hash of its policy.
     """
@@ -236,6 +251,7 @@ class Stage:
     image: str
     opens: tuple[str, ...]
     seals: tuple[str, ...] = ()
+    rewraps: tuple[str, ...] = ()
     machine: Machine | None = None
     zones: tuple[str, ...] = ()
     gpu: str | None = None
@@ -245,6 +261,11 @@ class Stage:
     @property
     def cloud(self) -> Cloud:
         return self.platform.cloud
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """Artifacts whose stores it writes to."""
+        return (*self.seals, *self.rewraps)
 
 
 @dataclass(frozen=True, order=True)

@@ -236,6 +236,8 @@ class StageSettings(Settings):
     """Artifacts that are released to the stage."""
     seals: tuple[Name, ...] = ()
     """Artifacts that the stage makes."""
+    rewraps: tuple[Name, ...] = ()
+    """Of those that it opens, the ones that it wraps to more keys when their owners mandate so (rotation)."""
     machine: MachineSettings | None = None
     """The virtual machine; confidential containers need none."""
     gpu: Annotated[str, Field(pattern=r"^[A-Z0-9-]+$")] | None = None
@@ -261,6 +263,7 @@ class StageSettings(Settings):
             image=self.image,
             opens=self.opens,
             seals=self.seals,
+            rewraps=self.rewraps,
             machine=self.machine.machine() if self.machine else None,
             gpu=self.gpu,
             authority=self.authority,

@@ -77,7 +77,8 @@ def test_a_stage_may_do_what_its_place_in_the_graph_says(recorded: Callable[...,
         "ReadStoreKeys": (["kms:Decrypt"], [IN_KEY]),
         "WriteStores": (["s3:AbortMultipartUpload", "s3:PutObject"], [f"{OUT}/*"]),
         "WriteStoreKeys": (["kms:Decrypt", "kms:GenerateDataKey"], [OUT_KEY]),
-        "ListStores": (["s3:ListBucket", "s3:ListBucketVersions"], [IN]),
+        "ReadSigned": (["s3:GetObject", "s3:GetObjectVersion"], [f"{OUT}/mandates/*", f"{OUT}/manifests/*"]),
+        "ListStores": (["s3:ListBucket", "s3:ListBucketVersions"], [IN, OUT]),
     }
     for sid in ("ReadStoreKeys", "WriteStoreKeys"):
         assert found[sid]["Condition"] == {

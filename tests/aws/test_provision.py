@@ -126,7 +126,7 @@ def test_stores_open_to_those_who_open_and_seal(recording: Recording, statements
         policy = recording.named(f"fraud-llm-{artifact}-aws-eu-central-1-policy")
         who[artifact] = {sid for sid, s in statements(policy).items() if s["Effect"] == "Allow"}
     reads = {"ReadObjects", "ListObjects"}
-    assert who == {"base": reads, "cases": reads, "adapter": {"WriteObjects"}}
+    assert who == {"base": reads, "cases": reads, "adapter": {"WriteObjects", "ReadSigned", "ListForWriters"}}
 
 
 def test_hosts_come_last(recording: Recording) -> None:

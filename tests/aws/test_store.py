@@ -42,6 +42,12 @@ def test_stages_of_other_accounts_read_and_write_as_they_open_and_seal(
         "ReadObjects": ([READER], ["s3:GetObject", "s3:GetObjectVersion"], [f"{BUCKET}/*"]),
         "ListObjects": ([READER], ["s3:ListBucket", "s3:ListBucketVersions"], [BUCKET]),
         "WriteObjects": ([WRITER], ["s3:AbortMultipartUpload", "s3:PutObject"], [f"{BUCKET}/*"]),
+        "ReadSigned": (
+            [WRITER],
+            ["s3:GetObject", "s3:GetObjectVersion"],
+            [f"{BUCKET}/mandates/*", f"{BUCKET}/manifests/*"],
+        ),
+        "ListForWriters": ([WRITER], ["s3:ListBucket", "s3:ListBucketVersions"], [BUCKET]),
     }
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime
 
 import pytest
-from sealed import rsa_key, signing_key, write
+from sealed import newest, rsa_key, signing_key, write
 
 from jewelhouse.cli import main
 from jewelhouse.weights import mandate, signing
@@ -36,7 +37,7 @@ def test_the_stage_finds_it_and_readers_get_the_key_to_pin(words, tmp_path, caps
     assert called([*given, "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     found = mandate.read(
-        (tmp_path / "store" / mandate.NAME).read_bytes(),
+        newest(tmp_path / "store", "mandates").read_bytes(),
         [signing.public_key(public.read_text())],
         artifact="adapter",
         now=datetime.now(UTC),
@@ -51,8 +52,8 @@ def test_a_key_that_readers_may_pin_is_not_written_over(words, tmp_path, capsys)
     given, _ = words
     (tmp_path / "adapter.pub.pem").write_text("pinned")
     assert called(given) == 2
-    assert "name another file" in capsys.readouterr().err
-    assert not (tmp_path / "store" / mandate.NAME).exists()
+    assert "goes to another file" in capsys.readouterr().err
+    assert not (tmp_path / "store" / "mandates").exists()
 
 
 def test_the_stages_key_needs_its_identity_or_gets_its_digest(words, tmp_path):
@@ -60,3 +61,23 @@ def test_the_stages_key_needs_its_identity_or_gets_its_digest(words, tmp_path):
     at = given.index("--stage-key") + 1
     given[at] = given[at].partition("=")[2]
     assert called(given) == 0
+
+
+def test_a_later_mandate_keeps_what_readers_pin_when_told_to(words, tmp_path, capsys):
+    given, _ = words
+    assert called(given) == 0
+    pinned = (tmp_path / "adapter.pub.pem").read_text()
+    at = given.index("--stage-key")
+    # Mandates are named by their second.
+    time.sleep(1)
+    assert called([*given[:at], *given[at + 2 :], "--same-signer"]) == 0
+    assert (tmp_path / "adapter.pub.pem").read_text() == pinned
+    assert len(list((tmp_path / "store" / "mandates").iterdir())) == 2
+    assert called([*given, "--same-signer"]) == 2
+    assert "either --stage-key" in capsys.readouterr().err
+
+
+def test_a_mandate_to_rewrap_lies_apart(words, tmp_path):
+    given, _ = words
+    assert called([*given, "--rewraps"]) == 0
+    assert [path.name for path in (tmp_path / "store").iterdir()] == ["rewraps"]

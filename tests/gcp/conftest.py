@@ -14,6 +14,10 @@ SUFFIX = "1a2b3c4"
 NUMBERS = {
     "mp-strongroom": "100000000001",
     "do-strongroom": "100000000002",
+    "mp-strongroom-dev": "100000000011",
+    "do-strongroom-dev": "100000000012",
+    "mp-strongroom-federated": "100000000021",
+    "mp-strongroom-gpu": "100000000031",
     "bank-a-keys": "510000000001",
     "bank-b-keys": "520000000002",
     "bank-c-keys": "530000000003",

@@ -67,13 +67,29 @@ def test_sealing_neither_reads_nor_replaces(recorded: Callable[..., Recording]) 
     roles = {
         member.inputs["role"] for member in members if member.inputs["member"].startswith("serviceAccount:")
     }
-    assert roles == {"roles/storage.objectCreator"}
+    assert roles == {
+        "roles/storage.objectCreator",
+        "roles/storage.legacyBucketReader",
+        "roles/storage.objectViewer",
+    }
+    (viewer,) = [
+        member
+        for member in members
+        if member.inputs["role"] == "roles/storage.objectViewer"
+        and member.inputs["member"].startswith("serviceAccount:")
+    ]
+    objects = "projects/_/buckets/base-bucket-1a2b3c4/objects/"
+    assert viewer.inputs["condition"]["expression"] == (
+        f'resource.name.startsWith("{objects}mandates/") || resource.name.startsWith("{objects}manifests/")'
+    )
 
 
 def test_only_attested_principals_read(recorded: Callable[..., Recording]) -> None:
     members = recorded(build).of_type("gcp:storage/bucketIAMMember:BucketIAMMember")
     readers = [
-        member.inputs["member"] for member in members if member.inputs["role"] == "roles/storage.objectViewer"
+        member.inputs["member"]
+        for member in members
+        if member.inputs["role"] == "roles/storage.objectViewer" and "-follows-" not in member.name
     ]
     assert len(readers) == 2
     assert all(reader.startswith(SET) for reader in readers)

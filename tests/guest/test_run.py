@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -10,14 +11,14 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
-from sealed import pem, recipient, rsa_key, signing_key
+from sealed import newest, pem, recipient, rsa_key, signing_key
 
 from jewelhouse.errors import JewelhouseError
 from jewelhouse.guest import memory
 from jewelhouse.guest.opening import Closed, Opened
 from jewelhouse.guest.record import PAYLOAD_TYPE, Record
 from jewelhouse.guest.run import Run, run
-from jewelhouse.guest.settings import Opens, Seals, Stage, Trust, TrustedArtifact
+from jewelhouse.guest.settings import Opens, Seals, Stage, Trust, TrustedArtifact, TrustedRewrap
 from jewelhouse.model import ArtifactKind, Platform
 from jewelhouse.weights import mandate, manifest, seal, signing, sources, stores, unseal, wrap
 
@@ -79,7 +80,7 @@ def given(tmp_path, shm, monkeypatch):
         expires=now + timedelta(days=1),
     )
     adapter.mkdir()
-    (adapter / mandate.NAME).write_bytes(data)
+    mandate.publish(stores.store(adapter), data)
     (tmp_path / "signer.pem").write_text(signer)
     work = tmp_path / "work.py"
     work.write_text(WORK)
@@ -139,7 +140,7 @@ def test_nothing_open_is_left_in_memory_or_in_a_store(given, tmp_path):
 def test_a_second_run_makes_the_next_version(given, tmp_path):
     for _ in range(2):
         run(given, record())
-    data = json.loads((tmp_path / "adapter" / "manifest.json").read_bytes())
+    data = json.loads(newest(tmp_path / "adapter").read_bytes())
     import base64
 
     assert json.loads(base64.b64decode(data["payload"]))["version"] == 2
@@ -225,17 +226,17 @@ def operators_mandate(given, tmp_path):
         now=datetime.now(UTC),
         expires=datetime.now(UTC) + timedelta(days=1),
     )
-    (tmp_path / "adapter" / mandate.NAME).write_bytes(data)
+    newest(tmp_path / "adapter", "mandates").write_bytes(data)
     return given
 
 
 def no_mandate(given, tmp_path):
-    (tmp_path / "adapter" / mandate.NAME).unlink()
+    newest(tmp_path / "adapter", "mandates").unlink()
     return given
 
 
 def strange_manifest(given, tmp_path):
-    (tmp_path / "adapter" / "manifest.json").write_bytes((tmp_path / "base" / "manifest.json").read_bytes())
+    shutil.copytree(tmp_path / "base" / "manifests", tmp_path / "adapter" / "manifests")
     return given
 
 
@@ -282,7 +283,7 @@ REFUSED = [
     pytest.param(cut, "bytes of ciphertext", id="truncated-ciphertext"),
     pytest.param(flipped, "does not open", id="changed-ciphertext"),
     pytest.param(operators_mandate, "signed by 0", id="operator-has-it-sealed-to-himself"),
-    pytest.param(no_mandate, "mandate.json", id="mandate-removed"),
+    pytest.param(no_mandate, "mandates", id="mandate-removed"),
     pytest.param(with_trust(seals={"adapter": ()}), "trusts nobody to say", id="nobody-may-sign-mandates"),
     pytest.param(with_trust(seals={}), "its image knows only nothing", id="host-asks-for-an-output"),
     pytest.param(strange_manifest, "not this stage's", id="somebody-else-wrote-to-the-output-store"),
@@ -323,3 +324,113 @@ def test_what_a_run_that_was_killed_left_is_gone_at_the_next(given):
     (given.parent / "open" / "opened" / "base" / "old").write_bytes(SECRET)
     run(given, record())
     assert list(given.parent.iterdir()) == []
+
+
+@pytest.fixture
+def rotating(given, tmp_path):
+    """The same stage; the owner of the base has mandated that it opens by another key, too."""
+    now = datetime.now(UTC)
+    data, signer = mandate.make(
+        artifact="base",
+        kind=ArtifactKind.WEIGHTS,
+        recipients=[recipient("stage"), recipient("next")],
+        stage_key=recipient("stage"),
+        owners=[OWNER],
+        now=now,
+        expires=now + timedelta(days=1),
+    )
+    mandate.publish(stores.store(tmp_path / "base"), data, mandate.REWRAPS)
+    pinned = TrustedArtifact(signers=(pem(PRODUCER), signer), minimum_version=2)
+    return replace(
+        given,
+        stage=replace(given.stage, rewraps=("base",)),
+        trust=replace(
+            given.trust, opens={"base": pinned}, rewraps={"base": TrustedRewrap(signers=(pem(OWNER),))}
+        ),
+    )
+
+
+def opens_by(tmp_path, signers):
+    found = unseal.current(
+        stores.store(tmp_path / "base"),
+        manifest.Trust(signers=signers),
+        artifact="base",
+        now=datetime.now(UTC),
+    )
+    return found.wrapping, [one.key for one in found.keys]
+
+
+def test_a_stage_wraps_what_it_opens_to_the_keys_that_the_owner_named(rotating, tmp_path):
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "base" / "data").rglob("*")}
+    written = record()
+    assert run(rotating, written) == 0
+    signers = rotating.trust.opens["base"].signers
+    assert opens_by(tmp_path, signers) == (2, ["kms:stage", "kms:next"])
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "base" / "data").rglob("*")} == before
+    (event,) = [one for one in written.events if one["event"] == "rewrapped"]
+    assert (event["wrapping"], event["keys"]) == (2, ["kms:stage", "kms:next"])
+    assert run(rotating, record()) == 0
+    assert opens_by(tmp_path, signers)[0] == 2
+
+
+def test_a_stage_that_rewraps_alone_opens_nothing_for_its_workload(rotating, tmp_path):
+    alone = TrustedRewrap(signers=(pem(OWNER),), unseal=False)
+    work = (
+        sys.executable,
+        "-c",
+        "import os, sys; sys.exit(len(os.listdir(os.environ['JEWELHOUSE_OPENED'])))",
+    )
+    given = replace(
+        rotating,
+        stage=replace(rotating.stage, seals={}),
+        trust=replace(rotating.trust, seals={}, rewraps={"base": alone}, run=work),
+    )
+    assert run(given, record()) == 0
+    assert opens_by(tmp_path, rotating.trust.opens["base"].signers)[0] == 2
+
+
+def to_the_operator(given, tmp_path):
+    data, _ = mandate.make(
+        artifact="base",
+        kind=ArtifactKind.WEIGHTS,
+        recipients=[recipient("operator")],
+        stage_key=recipient("stage"),
+        owners=[signing_key("operator")],
+        now=datetime.now(UTC),
+        expires=datetime.now(UTC) + timedelta(days=1),
+    )
+    newest(tmp_path / "base", "rewraps").write_bytes(data)
+    return given
+
+
+def of_no_owner(given, tmp_path):
+    return replace(given, trust=replace(given.trust, rewraps={"base": TrustedRewrap(signers=())}))
+
+
+def not_measured(given, tmp_path):
+    return replace(given, trust=replace(given.trust, rewraps={}))
+
+
+def not_opened(given, tmp_path):
+    return replace(given, stage=replace(given.stage, rewraps=("base", "adapter")))
+
+
+def no_reader_would_believe(given, tmp_path):
+    base = TrustedArtifact(signers=(pem(PRODUCER),), minimum_version=2)
+    return replace(given, trust=replace(given.trust, opens={"base": base}))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        pytest.param(to_the_operator, "signed by 0", id="operator-mandates-his-own-key"),
+        pytest.param(of_no_owner, "trusts nobody to say", id="image-that-trusts-no-owner"),
+        pytest.param(not_measured, "was told to rewrap base", id="host-asks-for-what-is-not-measured"),
+        pytest.param(not_opened, "was told to rewrap adapter", id="host-asks-for-what-is-not-opened"),
+        pytest.param(no_reader_would_believe, "signed by 0", id="signer-that-readers-do-not-pin"),
+    ],
+)
+def test_nobody_else_gets_a_copy_of_the_data_key(rotating, tmp_path, change, says):
+    with pytest.raises(JewelhouseError, match=says):
+        run(change(rotating, tmp_path), record())
+    assert opens_by(tmp_path, rotating.trust.opens["base"].signers) == (1, ["kms:stage"])

@@ -107,11 +107,11 @@ def own_keys_of_an_issuer(found: dict[str, dict[str, Any]], _: Any) -> None:
 
 
 def without_deny_policy(found: dict[str, dict[str, Any]], _: Any) -> None:
-    del found["mp-strongroom-deny"]
+    del found["mp-strongroom-dev-deny"]
 
 
 def past_the_deny_policy(found: dict[str, dict[str, Any]], _: Any) -> None:
-    rule = found["mp-strongroom-deny"]["outputs"]["rules"][0]["denyRule"]
+    rule = found["mp-strongroom-dev-deny"]["outputs"]["rules"][0]["denyRule"]
     rule["exceptionPrincipals"] = [*rule["exceptionPrincipals"], "principal://goog/subject/eve@example.com"]
 
 

@@ -13,7 +13,7 @@ from sealed import NOW, YEAR, ec_key, pem, recipient, rsa_key, signing_key
 
 from jewelhouse.errors import JewelhouseError
 from jewelhouse.model import ArtifactKind
-from jewelhouse.weights import canonical, mandate, signing, wrap
+from jewelhouse.weights import canonical, mandate, signing, stores, wrap
 from jewelhouse.weights.signing import MalformedManifest, Untrusted
 
 OWNER = signing_key("owner")
@@ -141,3 +141,38 @@ def _flipped(at: int) -> bytes:
     data = bytearray(MADE[0])
     data[at] ^= 1
     return bytes(data)
+
+
+def current(store, now=NOW, part=mandate.SEALS):
+    return mandate.current(store, [OWNER.public_key()], artifact="adapter", now=now, part=part)
+
+
+def test_the_last_mandate_counts_and_none_is_replaced(tmp_path):
+    store = stores.store(tmp_path)
+    mandate.publish(store, MADE[0])
+    later = NOW + timedelta(days=1)
+    mandate.publish(store, make(now=later, recipients=[recipient("third")])[0])
+    assert [one.key for one in current(store, later).recipients] == ["kms:third"]
+    assert len(store.sizes(mandate.SEALS)) == 2
+    with pytest.raises(JewelhouseError, match="is there already"):
+        mandate.publish(store, MADE[0])
+
+
+def test_an_old_mandate_under_a_later_name_is_not_followed(tmp_path):
+    """Who may only add to a store cannot bring back recipients that the owner left out since."""
+    store = stores.store(tmp_path)
+    mandate.publish(store, MADE[0])
+    store.put("mandates/2999-01-01T00-00-00Z.json", MADE[0])
+    with pytest.raises(Untrusted, match="somebody gave it a later name"):
+        current(store)
+
+
+def test_a_later_mandate_can_keep_the_key_that_readers_pin():
+    before = read()
+    data, signer = make(stage_key=None, before=before, recipients=[recipient("third")])
+    found = read(data)
+    assert signer == before.signer == found.signer
+    assert pem(found.key(release)) == signer
+    for both in ({"before": before}, {"stage_key": None}):
+        with pytest.raises(ValueError, match="either"):
+            make(**both)

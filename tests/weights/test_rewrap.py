@@ -5,7 +5,20 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from sealed import NOW, PRODUCER, YEAR, contents, opener, order, recipient, sealed, signing_key, small, trust
+from sealed import (
+    NOW,
+    PRODUCER,
+    YEAR,
+    contents,
+    newest,
+    opener,
+    order,
+    recipient,
+    sealed,
+    signing_key,
+    small,
+    trust,
+)
 
 from jewelhouse.errors import JewelhouseError
 from jewelhouse.weights import manifest as form
@@ -70,12 +83,22 @@ def test_a_rotation_leaves_no_moment_without_a_key(tmp_path):
 
 def test_a_copy_of_a_retired_manifest_is_refused_by_the_floor(tmp_path):
     sealed(tmp_path)
-    old = (tmp_path / "store" / "manifest.json").read_bytes()
     add(tmp_path, "second")
-    (tmp_path / "store" / "manifest.json").write_bytes(old)
+    newest(tmp_path / "store").unlink()
     assert opens(tmp_path, "first")
     with pytest.raises(Untrusted, match="wrapping: 1 has been retired"):
         opens(tmp_path, "first", minimum_wrapping=2)
+
+
+def test_a_retired_manifest_does_not_come_back_under_a_later_name(tmp_path):
+    """Who may only add objects, as another stage that seals into this store, cannot undo a rotation."""
+    sealed(tmp_path)
+    old = newest(tmp_path / "store").read_bytes()
+    add(tmp_path, "second")
+    last = newest(tmp_path / "store")
+    last.with_name(last.name.replace("00002.json", "00003.json")).write_bytes(old)
+    with pytest.raises(Untrusted, match="wrapping 1: somebody gave it a later name"):
+        opens(tmp_path, "first")
 
 
 def test_those_that_had_a_copy_keep_the_very_same(tmp_path):
@@ -142,7 +165,7 @@ def test_another_key_under_the_name_of_one_that_is_there_is_refused(tmp_path):
         )
 
 
-def test_a_manifest_that_another_replaced_meanwhile_is_not_written_over(tmp_path):
+def test_of_two_that_rewrap_at_once_the_slower_is_refused(tmp_path):
     sealed(tmp_path)
     inner = opener(tmp_path)
 
@@ -150,7 +173,7 @@ def test_a_manifest_that_another_replaced_meanwhile_is_not_written_over(tmp_path
         add(tmp_path, "third")
         return inner(manifest)
 
-    with pytest.raises(JewelhouseError, match="changed meanwhile"):
+    with pytest.raises(JewelhouseError, match="is there already"):
         rewrap.add(
             stores.store(tmp_path / "store"),
             trust(),
@@ -187,7 +210,8 @@ def test_what_the_current_manifest_does_not_name_is_obsolete(tmp_path):
     seal.seal(sources.source(tmp_path / "source"), store, order(version=4), now=NOW)
     store.put("sealing/3-0000000000000000", b"half")
     found, names = rewrap.obsolete(store, trust(), artifact="base", now=NOW)
-    expected = {first.object(file.path) for file in first.files} | {"sealing/3-0000000000000000"}
+    expected = {first.object(file.path) for file in first.files}
+    expected |= {"sealing/3-0000000000000000", form.name(first)}
     assert set(names) == expected
     for name in names:
         store.delete(name)

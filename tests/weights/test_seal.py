@@ -17,6 +17,7 @@ from sealed import (
     PRODUCER,
     Counting,
     contents,
+    newest,
     opener,
     order,
     pem,
@@ -113,7 +114,7 @@ def test_nothing_of_the_content_or_the_names_is_in_the_data(tmp_path):
         assert "secret-name" not in path.name
         assert path.is_dir() or b"marked plaintext" not in path.read_bytes()
     assert manifest.files[0].path == "secret-name"
-    assert set(store.sizes("")) == {"manifest.json", manifest.object("secret-name")}
+    assert set(store.sizes("")) == {form.name(manifest), manifest.object("secret-name")}
 
 
 def test_each_version_has_a_dek_of_its_own(tmp_path):
@@ -310,7 +311,7 @@ def test_a_source_that_changes_while_it_is_sealed_is_noticed(tmp_path, monkeypat
     during(monkeypatch, lambda: change(source))
     with pytest.raises(Changed, match=says):
         run(source, tmp_path / "store")
-    assert not (tmp_path / "store" / "manifest.json").exists()
+    assert not (tmp_path / "store" / "manifests").exists()
 
 
 def test_a_change_that_leaves_the_same_time_stamp_is_noticed(tmp_path, monkeypatch):
@@ -389,7 +390,7 @@ def test_an_interrupted_sealing_does_only_the_rest(tmp_path, ten, memory, monkey
     store = tmp_path / "store" if to == "local" else "memory://bucket/store"
     interrupted(ten, store, tmp_path / "states", monkeypatch)
     if to == "local":
-        assert not (tmp_path / "store" / "manifest.json").exists()
+        assert not (tmp_path / "store" / "manifests").exists()
     names = counted(monkeypatch)
     done = run(ten, store, tmp_path / "states")
     assert done.kept >= 3
@@ -574,7 +575,7 @@ def test_an_expiry_before_now_makes_no_manifest(tmp_path):
     source = small(tmp_path / "source")
     with pytest.raises(form.MalformedManifest, match="expires before"):
         run(source, tmp_path / "store", expires=NOW - timedelta(days=1))
-    assert not (tmp_path / "store" / "manifest.json").exists()
+    assert not (tmp_path / "store" / "manifests").exists()
 
 
 def test_sealing_needs_no_private_key_but_that_of_the_signature(tmp_path):
@@ -582,5 +583,5 @@ def test_sealing_needs_no_private_key_but_that_of_the_signature(tmp_path):
     order_ = order(recipients=[public])
     assert isinstance(order_, Order)
     run(small(tmp_path / "source"), tmp_path / "store", recipients=[public])
-    data = (tmp_path / "store" / "manifest.json").read_bytes()
+    data = newest(tmp_path / "store").read_bytes()
     assert signing.verified(data, [PRODUCER.public_key()])

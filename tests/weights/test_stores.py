@@ -6,9 +6,10 @@ import os
 import threading
 
 import pytest
-from s3_stand_in import s3
 from sealed import NOW, contents, opener, order, small, trust
 
+from jewelhouse.rehearsal.s3 import s3
+from jewelhouse.weights import manifest as form
 from jewelhouse.weights import resume, seal, sources, stores, unseal
 from jewelhouse.weights.stores import Missing, StoreError
 
@@ -79,7 +80,7 @@ def test_an_artifact_travels_through_s3_by_its_real_client(tmp_path, bucket, siz
     store = remote(bucket)
     done = seal.seal(sources.source(source), store, order(), now=NOW, states=tmp_path / "states")
     assert set(bucket.objects) == {
-        "weights/base/manifest.json",
+        f"weights/base/{form.name(done.manifest)}",
         *(f"weights/base/{done.manifest.object(path)}" for path in ("weights", "config")),
     }
     unseal.unseal(
@@ -108,12 +109,13 @@ def test_a_source_can_lie_in_s3(tmp_path, bucket):
 def test_a_store_that_dies_while_it_is_sealed_to_is_gone_on_with(tmp_path, bucket, monkeypatch):
     monkeypatch.setattr(resume, "COARSE", 0)
     source = small(tmp_path / "source", **{f"file-{n}": bytes([n]) * 5000 for n in range(6)})
-    bucket.dropped.add("weights/base/manifest.json")
+    manifest = "weights/base/manifests/0000000000000003-0000000000000001.json"
+    bucket.dropped.add(manifest)
     dying = remote(bucket)
     dying.system.retries = 1
-    with pytest.raises(StoreError, match=r"s3://weights/base/manifest\.json"):
+    with pytest.raises(StoreError, match=f"s3://{manifest}"):
         seal.seal(sources.source(source), dying, order(), now=NOW, states=tmp_path / "states")
-    assert "weights/base/manifest.json" not in bucket.objects
+    assert manifest not in bucket.objects
     bucket.dropped.clear()
     done = seal.seal(sources.source(source), remote(bucket), order(), now=NOW, states=tmp_path / "states")
     assert done.kept == 6

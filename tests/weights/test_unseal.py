@@ -14,6 +14,7 @@ from sealed import (
     PRODUCER,
     Counting,
     contents,
+    newest,
     opener,
     recipient,
     sealed,
@@ -153,7 +154,7 @@ def test_content_of_a_large_file_that_the_signer_did_not_sign_is_refused(tmp_pat
 
 def resigned(tmp_path, *names, **members):
     """The manifest with members replaced, signed by others than its producer or by nobody new."""
-    path = tmp_path / "store" / "manifest.json"
+    path = newest(tmp_path / "store")
     payload = json.loads(signing.unpack(path.read_bytes()).payload)
     raw = json.dumps({**payload, **members}, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     path.write_bytes(signing.sign(raw.encode(), [signing_key(name) for name in names]))
@@ -186,7 +187,7 @@ def test_a_manifest_that_must_not_be_believed_opens_nothing(tmp_path, two, chang
 
 def test_a_store_without_manifest_is_none(tmp_path):
     (tmp_path / "store").mkdir()
-    with pytest.raises(Missing, match="is not there"):
+    with pytest.raises(Missing, match="has none"):
         run(tmp_path)
 
 
@@ -348,9 +349,9 @@ def test_one_artifact_in_the_place_of_another_is_refused(tmp_path, two):
 
 
 def test_an_old_manifest_in_a_store_that_has_its_data_is_refused_by_the_floor(tmp_path, two):
-    old = (tmp_path / "store" / "manifest.json").read_bytes()
+    old = newest(tmp_path / "store").read_bytes()
     sealed(tmp_path, tmp_path / "source", version=4, recipients=[recipient("second")])
-    (tmp_path / "store" / "manifest.json").write_bytes(old)
+    newest(tmp_path / "store").write_bytes(old)
     with pytest.raises(Untrusted, match="3 has been retired"):
         run(tmp_path, minimum_version=4)
     assert PRODUCER

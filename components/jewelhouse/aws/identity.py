@@ -12,7 +12,7 @@ from pulumi_aws import iam
 
 from jewelhouse.aws.hosts import dns_suffix
 from jewelhouse.aws.policy import allow, document, service
-from jewelhouse.aws.store import LISTING, READING, READING_KEY, WRITING, WRITING_KEY, SealedStore
+from jewelhouse.aws.store import LISTING, READING, READING_KEY, WRITING, WRITING_KEY, SealedStore, signed
 
 # Session Manager's agent:
 # docs.aws.amazon.com/systems-manager/latest/userguide/getting-started-create-iam-instance-profile.html
@@ -134,8 +134,11 @@ def _statements(args: WorkloadPermissionsArgs) -> list[dict[str, Any]]:
                     condition={"StringEquals": {"kms:ViaService": services}},
                 ),
             ]
-    if args.reads:
-        found.append(allow("ListStores", LISTING, [store.bucket_arn for store in args.reads]))
+    if args.writes:
+        parts = [part for store in args.writes for part in signed(store.bucket_arn)]
+        found.append(allow("ReadSigned", READING, parts))
+    if stores := list(dict.fromkeys((*args.reads, *args.writes))):
+        found.append(allow("ListStores", LISTING, [store.bucket_arn for store in stores]))
     if args.parent:
         # These actions know no resources.
         found.append(allow("Management", [a for actions in MANAGEMENT.values() for a in actions], "*"))

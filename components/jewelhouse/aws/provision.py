@@ -128,7 +128,7 @@ class _Provision:
         owner = self._owner(store.artifact)
         here = [stage for stage in self.stages if stage.region == store.region]
         readers = [stage for stage in here if store.artifact in stage.opens]
-        writers = [stage for stage in here if store.artifact in stage.seals]
+        writers = [stage for stage in here if store.artifact in stage.writes]
         return SealedStore(
             self._named(store.name),
             SealedStoreArgs(
@@ -239,7 +239,7 @@ class _Provision:
                 keys=[self.keys[graph.key_for(stage, artifact)].arn for artifact in stage.opens],
                 log_group=self._log_group_arn(stage),
                 reads=[*reads, self.images[self._place(stage)]] if enclave else reads,
-                writes=[self.stores[Store(artifact, Cloud.AWS, stage.region)] for artifact in stage.seals],
+                writes=[self.stores[Store(artifact, Cloud.AWS, stage.region)] for artifact in stage.writes],
                 parent=enclave,
                 repositories=self._repositories(self._place(stage)),
             ),
@@ -325,6 +325,7 @@ class _Provision:
                     artifact: {"store": self.stores[Store(artifact, Cloud.AWS, stage.region)].url}
                     for artifact in stage.seals
                 },
+                "rewraps": list(stage.rewraps),
             }
         )
 

@@ -17,10 +17,17 @@ from jewelhouse.release.aws import ADMINISTRATION
 READING = ("s3:GetObject", "s3:GetObjectVersion")
 LISTING = ("s3:ListBucket", "s3:ListBucketVersions")
 WRITING = ("s3:AbortMultipartUpload", "s3:PutObject")
+# What a sealing stage reads where it opens nothing: whom it seals for, and which version is next.
+SIGNED = ("mandates/*", "manifests/*")
 # docs.aws.amazon.com/AmazonS3/latest/userguide/UsingKMSEncryption.html: a multipart upload needs Decrypt too.
 READING_KEY = ("kms:Decrypt",)
 WRITING_KEY = ("kms:Decrypt", "kms:GenerateDataKey")
 ROTATION = ("kms:DisableKeyRotation", "kms:EnableKeyRotation")
+
+
+def signed(bucket_arn: pulumi.Output[str]) -> list[pulumi.Output[str]]:
+    """ARNs of what is signed in a store, mandates and manifests, which are no secret."""
+    return [pulumi.Output.concat(bucket_arn, "/", part) for part in SIGNED]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +113,12 @@ class SealedStore(pulumi.ComponentResource):
                 allow("ListObjects", LISTING, [bucket.arn], principal=roles(args.readers)),
             ]
         if args.writers:
-            statements.append(allow("WriteObjects", WRITING, inside, principal=roles(args.writers)))
+            writers = roles(args.writers)
+            statements += [
+                allow("WriteObjects", WRITING, inside, principal=writers),
+                allow("ReadSigned", READING, signed(bucket.arn), principal=writers),
+                allow("ListForWriters", LISTING, [bucket.arn], principal=writers),
+            ]
         bucket_policy(
             name,
             parent=self,

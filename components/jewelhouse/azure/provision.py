@@ -174,7 +174,7 @@ class _Azure(Places):
                 writers={
                     stage.name: self.identities[stage.name].principal
                     for stage in here
-                    if store.artifact in stage.seals
+                    if store.artifact in stage.writes
                 },
                 sealers=owner.sealers,
                 destroyable=self.lifecycle.destroyable,
@@ -242,6 +242,7 @@ class _Azure(Places):
                 artifact: {"store": stores[graph.Store(artifact, Cloud.AZURE, stage.region)].url}
                 for artifact in stage.seals
             },
+            "rewraps": list(stage.rewraps),
         }
 
     def _host(

@@ -86,7 +86,7 @@ def _stage(scope: Scope, stage: Stage, known: set[str]) -> Iterator[Problem]:
             what="is empty: a stage that opens nothing needs no TEE",
             remedy=f"name what it opens: {', '.join(sorted(known))}" if known else "name what it opens",
         )
-    for part, names in (("opens", stage.opens), ("seals", stage.seals)):
+    for part, names in (("opens", stage.opens), ("seals", stage.seals), ("rewraps", stage.rewraps)):
         for index, name in enumerate(names):
             path = f"{where}.{part}[{index}]"
             if name not in known:
@@ -102,6 +102,12 @@ def _stage(scope: Scope, stage: Stage, known: set[str]) -> Iterator[Problem]:
                     where=path,
                     what=f"{name} is opened by the same stage, so its versions could not be told apart",
                     remedy=f"seal the result under a name of its own, for example next-{name}",
+                )
+            if part == "rewraps" and name in known and name not in stage.opens:
+                yield Problem(
+                    where=path,
+                    what=f"{name} is not opened by the stage, so it cannot wrap its data key to other keys",
+                    remedy=f"add {name} to {where}.opens, or let a stage that opens it do so",
                 )
     identity = identity_name(scope.lifecycle, stage)
     if stage.cloud is Cloud.GCP and len(identity) < SERVICE_ACCOUNT_LENGTH:

@@ -98,6 +98,7 @@ def summary(lifecycle: Lifecycle) -> dict[str, Any]:
                 "operator": stage.operator,
                 "opens": list(stage.opens),
                 "seals": list(stage.seals),
+                "rewraps": list(stage.rewraps),
                 "keys": [graph.key_for(stage, artifact).name for artifact in stage.opens],
             }
             for stage in graph.order(lifecycle)

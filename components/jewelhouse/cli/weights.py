@@ -29,7 +29,7 @@ from jewelhouse.release.documents import strict
 from jewelhouse.release.markdown import visible
 from jewelhouse.weights import keygen as keys
 from jewelhouse.weights import manifest as form
-from jewelhouse.weights import resume, rewrap, signing, sources, stores, stream, unseal, wrap
+from jewelhouse.weights import resume, rewrap, series, signing, sources, stores, stream, unseal, wrap
 from jewelhouse.weights import seal as sealing
 from jewelhouse.weights.keygen import KeyKind
 from jewelhouse.weights.manifest import Manifest, Trust, moment
@@ -210,7 +210,8 @@ def unseal_(
 @app.command()
 def inspect(source: StoreArgument, as_json: JsonOption = False) -> None:
     """Print what the current manifest says. Nothing of it is verified."""
-    envelope = signing.unpack(stores.store(source).get(form.NAME, signing.LARGEST_ENVELOPE))
+    _, data = series.newest(stores.store(source), form.SERIES, signing.LARGEST_ENVELOPE)
+    envelope = signing.unpack(data, form.NAME)
     found = form.decode(envelope.payload)
     if as_json:
         signatures = [one.keyid for one in envelope.signatures]

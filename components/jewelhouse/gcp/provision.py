@@ -164,7 +164,7 @@ class _Provision:
                 writers={
                     stage.name: self.identities[stage.name].member
                     for stage in self.stages
-                    if store.artifact in stage.seals and stage.region == store.region
+                    if store.artifact in stage.writes and stage.region == store.region
                 },
                 labels=self._labels(artifact=store.artifact),
                 destroyable=self.lifecycle.destroyable,
@@ -249,6 +249,7 @@ class _Provision:
                 "seals": {
                     artifact: {"store": self._store_of(stage, artifact).url} for artifact in stage.seals
                 },
+                "rewraps": list(stage.rewraps),
             }
         )
 

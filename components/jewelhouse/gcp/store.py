@@ -16,11 +16,13 @@ RETENTION = 30 * DAYS
 # Deleted objects and buckets can be restored for this long (7 to 90 days, cloud.google.com/storage/docs/
 # soft-delete).
 RESTORABLE = 30 * DAYS
+SIGNED = ("mandates/", "manifests/")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SealedStoreArgs:
-    """`readers` are principals of attested keys; `writers` add objects, under their slug, and read nothing.
+    """`readers` are principals of attested keys; `writers` add objects, under their slug, and read what is
+    signed alone: mandates and manifests.
 
     `destroyable` lets `pulumi destroy` remove the bucket with everything in it.
     """
@@ -38,7 +40,8 @@ class SealedStore(pulumi.ComponentResource):
 
     A bucket's own key (CMEK) decrypts for whoever may read, so secrecy comes from the artifact's data key;
     here only attested code reads even the ciphertext, since readers are the principal sets of its keys.
-    Sealing stages add objects with their service account and can neither read nor replace them.
+    Sealing stages add objects with their service account and can neither read nor replace them, but for
+    mandates and manifests, which they read: whom they seal for, and which version is next.
     """
 
     bucket: pulumi.Output[str]
@@ -80,13 +83,32 @@ class SealedStore(pulumi.ComponentResource):
                 opts=child,
             )
         for slug, member in args.writers.items():
-            storage.BucketIAMMember(
-                f"{name}-seals-{slug}",
-                bucket=bucket.name,
-                role="roles/storage.objectCreator",
-                member=member,
-                opts=child,
-            )
+            # Listing is a right to the bucket, which a condition on objects' names would take away.
+            for verb, role, condition in (
+                ("seals", "roles/storage.objectCreator", None),
+                ("lists", "roles/storage.legacyBucketReader", None),
+                ("follows", "roles/storage.objectViewer", _signed(bucket.name)),
+            ):
+                storage.BucketIAMMember(
+                    f"{name}-{verb}-{slug}",
+                    bucket=bucket.name,
+                    role=role,
+                    member=member,
+                    condition=condition,
+                    opts=child,
+                )
         self.bucket = bucket.name
         self.url = pulumi.Output.concat("gs://", bucket.name)
         self.register_outputs({"bucket": self.bucket, "url": self.url})
+
+
+def _signed(bucket: pulumi.Output[str]) -> storage.BucketIAMMemberConditionArgs:
+    """cloud.google.com/iam/docs/conditions-resource-attributes: names of objects, 2026-11."""
+    names = [pulumi.Output.concat("projects/_/buckets/", bucket, "/objects/", part) for part in SIGNED]
+    return storage.BucketIAMMemberConditionArgs(
+        title="signed",
+        description="Mandates and manifests, which are signed and no secret.",
+        expression=pulumi.Output.all(*names).apply(
+            lambda all: " || ".join(f'resource.name.startsWith("{name}")' for name in all)
+        ),
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -41,11 +42,31 @@ class Record:
         digest = f"sha256:{hashlib.sha256(evidence).hexdigest()}"
         self._add("released", artifact=artifact, key=key, evidence={"kind": kind, "digest": digest})
 
+    def gpu(self, devices: Sequence[Mapping[str, str]], evidence: Mapping[str, bytes]) -> None:
+        """GPUs were attested before any key was asked for; `evidence` by the name of its format."""
+        digests = [
+            {"kind": kind, "digest": f"sha256:{hashlib.sha256(data).hexdigest()}"}
+            for kind, data in evidence.items()
+        ]
+        self._add("gpu", devices=[dict(one) for one in devices], evidence=digests)
+
     def opened(self, found: Manifest) -> None:
         self._add("opened", artifact=found.artifact, version=found.version, manifest=_digest(found))
 
     def sealed(self, found: Manifest) -> None:
         self._add("sealed", artifact=found.artifact, version=found.version, manifest=_digest(found))
+
+    def rewrapped(self, found: Manifest) -> None:
+        """The data key of an opened artifact was wrapped to more keys."""
+        keys = [one.key for one in found.keys]
+        self._add(
+            "rewrapped",
+            artifact=found.artifact,
+            version=found.version,
+            wrapping=found.wrapping,
+            keys=keys,
+            manifest=_digest(found),
+        )
 
     def ran(self, status: int) -> None:
         self._add("ran", status=status)

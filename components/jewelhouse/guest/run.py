@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from jewelhouse.errors import JewelhouseError
-from jewelhouse.guest import memory
+from jewelhouse.guest import memory, opening
 from jewelhouse.guest.opening import Asked, Closed, Opener
 from jewelhouse.guest.record import Record
 from jewelhouse.guest.settings import THE_CLOUD, Endpoints, Stage, Trust
-from jewelhouse.weights import mandate, manifest, seal, signing, sources, stores, unseal
+from jewelhouse.weights import mandate, manifest, rewrap, seal, series, signing, sources, stores, unseal
 from jewelhouse.weights.mandate import Mandate
 from jewelhouse.weights.manifest import Manifest
 
@@ -55,15 +55,25 @@ def run(given: Run, record: Record) -> int:
 
 def _run(given: Run, record: Record) -> int:
     _allowed(given)
+    if given.trust.gpu is not None:
+        opening.gpus().attest(given.trust.gpu, given.stage.platform, record, given.endpoints)
     with memory.workspace(given.parent) as folder:
         opened, sealing = folder / "opened", folder / "sealing"
         for directory in (opened, sealing):
             directory.mkdir(mode=0o700)
         for artifact in sorted(given.stage.opens):
-            found = _open(given, record, artifact, opened / artifact)
-            given.report(f"opened {artifact} version {found.version}, {found.size} bytes")
+            if artifact not in given.trust.rewraps or given.trust.rewraps[artifact].unseal:
+                found = _open(given, record, artifact, opened / artifact)
+                given.report(f"opened {artifact} version {found.version}, {found.size} bytes")
+        for artifact in sorted(given.stage.rewraps):
+            done = _rewrap(given, record, artifact)
+            keys = ", ".join(one.key for one in done.keys)
+            given.report(f"{artifact} version {done.version} opens by {keys}")
         # Looked at before the work is done, not after.
-        mandates = {artifact: _mandate(given, artifact) for artifact in sorted(given.stage.seals)}
+        mandates = {
+            artifact: _mandate(given, artifact, given.trust.seals[artifact], one.store, mandate.SEALS)
+            for artifact, one in sorted(given.stage.seals.items())
+        }
         for artifact in mandates:
             (sealing / artifact).mkdir(mode=0o700)
         status = _work(given, opened, sealing)
@@ -81,8 +91,9 @@ def _allowed(given: Run) -> None:
     for what, asked, trusted in (
         ("open", given.stage.opens, given.trust.opens),
         ("seal", given.stage.seals, given.trust.seals),
+        ("rewrap", given.stage.rewraps, given.trust.rewraps.keys() & given.stage.opens.keys()),
     ):
-        if unknown := sorted(asked.keys() - trusted.keys()):
+        if unknown := sorted(set(asked) - set(trusted)):
             raise Closed(
                 f"was told to {what} {', '.join(unknown)}, and its image knows only "
                 f"{', '.join(sorted(trusted)) or 'nothing'}",
@@ -92,7 +103,19 @@ def _allowed(given: Run) -> None:
 
 
 def _open(given: Run, record: Record, artifact: str, destination: Path) -> Manifest:
-    asked = given.stage.opens[artifact]
+    found = unseal.unseal(
+        _store(given, given.stage.opens[artifact].store),
+        destination,
+        _trusted(given, artifact),
+        artifact=artifact,
+        opener=_opener(given, record, artifact),
+        now=datetime.now(UTC),
+    ).manifest
+    record.opened(found)
+    return found
+
+
+def _trusted(given: Run, artifact: str) -> manifest.Trust:
     trusted = given.trust.opens[artifact]
     if not trusted.signers:
         raise Closed(
@@ -100,20 +123,39 @@ def _open(given: Run, record: Record, artifact: str, destination: Path) -> Manif
             where=artifact,
             remedy=f"name signers under trust.opens.{artifact} of the image's recipe",
         )
-    found = unseal.unseal(
-        _store(given, asked.store),
-        destination,
-        manifest.Trust(
-            signers=trusted.signers,
-            minimum_version=trusted.minimum_version,
-            minimum_wrapping=trusted.minimum_wrapping,
-        ),
+    return manifest.Trust(
+        signers=trusted.signers,
+        minimum_version=trusted.minimum_version,
+        minimum_wrapping=trusted.minimum_wrapping,
+    )
+
+
+def _opener(given: Run, record: Record, artifact: str) -> Callable[[Manifest], bytes]:
+    key = given.stage.opens[artifact].key
+    return lambda found: _release(given, record, artifact, found.wrapped(key).ciphertext, key)
+
+
+def _rewrap(given: Run, record: Record, artifact: str) -> Manifest:
+    """Wraps the data key to those keys of the owner's mandate that cannot open it yet; the data stays."""
+    place = given.stage.opens[artifact].store
+    store, trusted = _store(given, place), _trusted(given, artifact)
+    one = _mandate(given, artifact, given.trust.rewraps[artifact].signers, place, mandate.REWRAPS)
+    found = unseal.current(store, trusted, artifact=artifact, now=datetime.now(UTC))
+    there = {key.key for key in found.keys}
+    if not (missing := [recipient for recipient in one.recipients if recipient.key not in there]):
+        return found
+    key = one.key(lambda wrapped: _release(given, record, artifact, wrapped, one.signing_key.key))
+    done = rewrap.add(
+        store,
+        trusted,
+        missing,
         artifact=artifact,
-        opener=lambda one: _release(given, record, artifact, one.wrapped(asked.key).ciphertext, asked.key),
+        opener=_opener(given, record, artifact),
+        signers=[key],
         now=datetime.now(UTC),
-    ).manifest
-    record.opened(found)
-    return found
+    )
+    record.rewrapped(done)
+    return done
 
 
 def _release(given: Run, record: Record, artifact: str, wrapped: bytes, key: str) -> bytes:
@@ -126,20 +168,24 @@ def _release(given: Run, record: Record, artifact: str, wrapped: bytes, key: str
 
 
 def _store(given: Run, url: str) -> stores.Store:
-    return stores.store(url, **given.endpoints.stores.get(url.partition("://")[0], {}))
+    options = given.endpoints.stores
+    return stores.store(url, **{**options.get(url.partition("://")[0], {}), **options.get(url, {})})
 
 
-def _mandate(given: Run, artifact: str) -> Mandate:
-    signers = given.trust.seals[artifact]
+def _mandate(given: Run, artifact: str, signers: Sequence[str], place: str, part: str) -> Mandate:
     if not signers:
         raise Closed(
             "its image trusts nobody to say to whom it is sealed",
             where=artifact,
-            remedy=f"name signers under trust.seals.{artifact} of the image's recipe",
+            remedy="name signers of mandates for it under trust of the image's recipe",
         )
-    data = _store(given, given.stage.seals[artifact].store).get(mandate.NAME, mandate.LARGEST)
-    keys = [signing.public_key(pem, f"trust.seals.{artifact}") for pem in signers]
-    found = mandate.read(data, keys, artifact=artifact, now=datetime.now(UTC))
+    found = mandate.current(
+        _store(given, place),
+        [signing.public_key(pem, f"trust of {artifact}") for pem in signers],
+        artifact=artifact,
+        now=datetime.now(UTC),
+        part=part,
+    )
     if not any(one.key == found.signing_key.key for one in given.stage.opens.values()):
         raise Closed(
             f"its signing key is wrapped to {found.signing_key.key}, which this stage does not open",
@@ -178,7 +224,7 @@ def _seal(given: Run, record: Record, artifact: str, one: Mandate, made: Path) -
 def _next(store: stores.Store, one: Mandate, artifact: str) -> int:
     """One more than the version that is there; what others put there does not count."""
     try:
-        data = store.get(manifest.NAME, signing.LARGEST_ENVELOPE)
+        _, data = series.newest(store, manifest.SERIES, signing.LARGEST_ENVELOPE)
     except stores.Missing:
         return 1
     try:

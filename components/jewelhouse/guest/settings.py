@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from jewelhouse.errors import JewelhouseError
-from jewelhouse.model import Platform
+from jewelhouse.model import GPU_ARCHITECTURES, GPU_MODES, MOST_GPUS, Platform
 
 T = TypeVar("T")
 LIMIT = 1024 * 1024
@@ -39,13 +39,15 @@ class Seals:
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """Where a stage finds its keys and stores. It comes from outside the TEE: a wrong value can only make the
-    guest fail, since what it opens and whom it seals for is decided by what is measured."""
+    guest fail, since what it opens and whom it seals for is decided by what is measured. `rewraps`: of those
+    that it opens, the ones whose data keys it wraps to more keys."""
 
     lifecycle: str
     stage: str
     platform: Platform
     opens: Mapping[str, Opens]
     seals: Mapping[str, Seals]
+    rewraps: tuple[str, ...] = ()
     region: str | None = None
     client_id: str | None = None
     authority: str | None = None
@@ -61,23 +63,50 @@ class TrustedArtifact:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrustedRewrap:
+    """Keys (PEM) that may sign the mandate for an artifact's rewrapping. `unseal`: whether the workload gets
+    the artifact as well; a stage that rewraps alone needs no memory for it."""
+
+    signers: tuple[str, ...]
+    unseal: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrustedGpus:
+    """GPUs that are attested before any key is asked for: so many, no fewer and no more. `mode`: how they are
+    passed through, in NVIDIA's words. `driver`, `vbios`: versions that may run; empty: any that NVIDIA has
+    released reference values for."""
+
+    count: int
+    architecture: str
+    mode: str
+    driver: tuple[str, ...] = ()
+    vbios: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Trust:
     """What the measured image trusts. `seals`: keys (PEM) that may sign the mandate for an artifact that the
-    stage makes. `run`: command of the workload."""
+    stage makes. `run`: command of the workload. `gpu`: what it demands of the machine's GPUs."""
 
     opens: Mapping[str, TrustedArtifact]
     seals: Mapping[str, tuple[str, ...]]
     run: tuple[str, ...]
+    rewraps: Mapping[str, TrustedRewrap] = field(default_factory=dict)
+    gpu: TrustedGpus | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoints:
     """Where the services are when they are not where the cloud has them: a rehearsal's loopback stand-ins.
 
-    URLs, but for `launcher` (socket of Confidential Space), `nsm` (socket of a Nitro security module),
-    `tpm` (a program in place of `nitro-tpm-attest`; on Azure the socket of a TPM), `snp` (socket in place of
-    the device of a SEV-SNP guest), `event_log` (file with the log of the boot) and `certificates` (PEM file
-    of the authorities that loopback services' certificates are from). `stores`: options of fsspec by scheme.
+    URLs (`attestation`: Google Cloud Attestation), but for `launcher` (socket of Confidential Space), `nsm`
+    (socket of a Nitro security module), `tpm` (a program in place of `nitro-tpm-attest`; on Azure and Google
+    Cloud the socket of a TPM), `snp` and `tsm` (sockets in place of the device of a SEV-SNP guest and of the
+    kernel's reports), `event_log` (file with the log of the boot), `gpu` (socket in place of the NVIDIA
+    driver's library), `gpu_roots` (PEM file in place of NVIDIA's device root) and `certificates` (PEM file of
+    the authorities that loopback services' certificates are from). `stores`: options of fsspec by scheme, or
+    by the URL of one store.
     """
 
     kms: str | None = None
@@ -87,10 +116,14 @@ class Endpoints:
     vault: str | None = None
     snp: str | None = None
     event_log: str | None = None
+    attestation: str | None = None
+    tsm: str | None = None
     launcher: str | None = None
     nsm: str | None = None
     tpm: str | None = None
     nras: str | None = None
+    gpu: str | None = None
+    gpu_roots: str | None = None
     certificates: str | None = None
     stores: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -101,8 +134,7 @@ THE_CLOUD = Endpoints()
 def stage(data: bytes) -> Stage:
     """The stage's settings from JSON. Raises InvalidSettings with the place of what is wrong."""
     body = _object(_json(data, "stage"), "stage")
-    known = {"lifecycle", "stage", "platform", "opens", "seals", "region", "client_id", "authority"}
-    _only(body, known, "stage")
+    _only(body, {one.name for one in fields(Stage)}, "stage")
     platform = _text(body, "platform", "stage")
     if platform not in set(Platform):
         raise InvalidSettings(f"{platform!r} is no platform", where="stage.platform")
@@ -112,6 +144,7 @@ def stage(data: bytes) -> Stage:
         platform=Platform(platform),
         opens=_each(body, "opens", _opens),
         seals=_each(body, "seals", _seals),
+        rewraps=_texts(body, "rewraps", "stage") if "rewraps" in body else (),
         region=_optional(body, "region"),
         client_id=_optional(body, "client_id"),
         authority=_optional(body, "authority"),
@@ -136,14 +169,17 @@ def _seals(body: Mapping[str, Any], where: str) -> Seals:
 def trust(data: bytes) -> Trust:
     """The trust settings from JSON. Raises InvalidSettings with the place of what is wrong."""
     body = _object(_json(data, "trust"), "trust")
-    _only(body, {"opens", "seals", "run"}, "trust")
+    _only(body, {"opens", "seals", "rewraps", "run", "gpu"}, "trust")
     run = _texts(body, "run", "trust")
     if not run:
         raise InvalidSettings("names no command", where="trust.run")
     return Trust(
         opens=_each(body, "opens", _trusted, "trust"),
         seals=_each(body, "seals", _mandated, "trust"),
+        rewraps=_each(body, "rewraps", _rewrapped, "trust"),
         run=run,
+        # A `null` is no demand left out: it is refused.
+        gpu=_gpus(_object(body["gpu"], "trust.gpu"), "trust.gpu") if "gpu" in body else None,
     )
 
 
@@ -161,6 +197,31 @@ def _trusted(body: Mapping[str, Any], where: str) -> TrustedArtifact:
 def _mandated(body: Mapping[str, Any], where: str) -> tuple[str, ...]:
     _only(body, {"signers"}, where)
     return _texts(body, "signers", where)
+
+
+def _rewrapped(body: Mapping[str, Any], where: str) -> TrustedRewrap:
+    _only(body, {"signers", "unseal"}, where)
+    unseal = body.get("unseal", True)
+    if type(unseal) is not bool:
+        raise InvalidSettings("is neither true nor false", where=f"{where}.unseal")
+    return TrustedRewrap(signers=_texts(body, "signers", where), unseal=unseal)
+
+
+def _gpus(body: Mapping[str, Any], where: str) -> TrustedGpus:
+    _only(body, {"count", "architecture", "mode", "driver", "vbios"}, where)
+    count = body.get("count")
+    if type(count) is not int or not 1 <= count <= MOST_GPUS:
+        raise InvalidSettings(f"is no whole number from 1 to {MOST_GPUS}", where=f"{where}.count")
+    for name, known in (("architecture", GPU_ARCHITECTURES), ("mode", GPU_MODES)):
+        if body.get(name) not in known:
+            raise InvalidSettings(f"is none of {', '.join(known)}", where=f"{where}.{name}")
+    return TrustedGpus(
+        count=count,
+        architecture=body["architecture"],
+        mode=body["mode"],
+        driver=_texts(body, "driver", where) if "driver" in body else (),
+        vbios=_texts(body, "vbios", where) if "vbios" in body else (),
+    )
 
 
 def endpoints(data: bytes) -> Endpoints:

@@ -19,7 +19,7 @@ from pydantic import Field, StrictBool, StrictInt, StrictStr, field_validator
 from jewelhouse.errors import Problem, Problems
 from jewelhouse.images import folder, oci, rootfs
 from jewelhouse.images.tree import MalformedTree, checked
-from jewelhouse.model import Platform
+from jewelhouse.model import GPU_PLATFORMS, MOST_GPUS, Platform
 from jewelhouse.yamlpath import Settings, join, validated
 
 FILE = "recipe.yaml"
@@ -65,6 +65,28 @@ class TrustedMandate(Settings):
     """Files with the public keys (PEM) that may sign the mandate; none: it seals nothing."""
 
 
+class TrustedRewrap(TrustedMandate):
+    """Whose mandates the guest follows when it wraps the data key of an opened artifact to more keys."""
+
+    unseal: StrictBool = True
+    """Whether the workload gets the artifact too; a stage that rewraps alone needs no memory for it."""
+
+
+class TrustedGpus(Settings):
+    """GPUs that the guest attests before it asks for any key."""
+
+    count: Annotated[StrictInt, Field(ge=1, le=MOST_GPUS)]
+    """How many the machine has, no fewer and no more."""
+    architecture: Literal["HOPPER", "BLACKWELL"]
+    """NVIDIA's name of their architecture: an H100 is a HOPPER."""
+    mode: Literal["SPT", "MPT"] = "SPT"
+    """How they are passed through: SPT, or MPT where their links are encrypted."""
+    driver: tuple[Annotated[StrictStr, Field(pattern=r"^[0-9]+(\.[0-9]+)+$")], ...] = ()
+    """Versions of the driver that may run; without them any that NVIDIA has reference values for."""
+    vbios: tuple[Annotated[StrictStr, Field(pattern=r"^[0-9A-Fa-f]{2}(\.[0-9A-Fa-f]{2}){4}$")], ...] = ()
+    """Versions of the firmware that may run; without them any that NVIDIA has reference values for."""
+
+
 class Trust(Settings):
     """What the guest trusts; inside the image, hence measured."""
 
@@ -72,6 +94,10 @@ class Trust(Settings):
     """By artifact, those that the workload may open."""
     seals: dict[Text, TrustedMandate] = {}
     """By artifact, those that the workload makes."""
+    rewraps: dict[Text, TrustedRewrap] = {}
+    """By artifact, those of `opens` whose data keys are wrapped to more keys."""
+    gpu: TrustedGpus | None = None
+    """What it demands of the machine's GPUs; without it the guest attests none."""
 
 
 class KernelSettings(Settings):
@@ -172,7 +198,12 @@ class Recipe:
             "seals": {
                 name: {"signers": self._keys(one.signers)} for name, one in sorted(trust.seals.items())
             },
+            "rewraps": {
+                name: {"signers": self._keys(one.signers), "unseal": one.unseal}
+                for name, one in sorted(trust.rewraps.items())
+            },
             "run": list(self.settings.run),
+            **({"gpu": trust.gpu.model_dump(mode="json")} if trust.gpu else {}),
         }
 
     def _keys(self, signers: tuple[str, ...]) -> list[str]:
@@ -293,6 +324,19 @@ def _checked(settings: _File) -> Iterator[Problem]:
                 )
     for platform, target in settings.targets.items():
         yield from _target(platform, target, f"targets.{platform}")
+        if settings.trust.gpu and platform not in GPU_PLATFORMS:
+            yield Problem(
+                where=f"targets.{platform}",
+                what="has no GPU that can be attested, and trust.gpu demands one: its guest would never open "
+                "anything",
+                remedy=f"leave it out, or choose {', '.join(sorted(GPU_PLATFORMS))}",
+            )
+    if settings.trust.gpu and not settings.guest:
+        yield Problem(
+            where="trust.gpu",
+            what="is a demand of the guest, and guest is false",
+            remedy="leave one of them out",
+        )
     if settings.kernel.image and not settings.kernel.image.strip():
         yield Problem(where="kernel.image", what="is empty")
     if any(character in settings.kernel.command_line for character in "\n\0"):
@@ -368,7 +412,7 @@ def _named(settings: _File) -> Iterator[tuple[str, str]]:
         for kind in ("source", "template"):
             if name := getattr(file, kind):
                 yield f"files.{path}.{kind}", name
-    for part in ("opens", "seals"):
+    for part in ("opens", "seals", "rewraps"):
         for artifact, one in getattr(settings.trust, part).items():
             for index, signer in enumerate(one.signers):
                 yield f"trust.{part}.{artifact}.signers[{index}]", signer

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import socket
 import struct
 import subprocess
 import time
@@ -106,10 +107,15 @@ class Vtpm:
 
     def _await(self) -> None:
         until = time.monotonic() + PATIENCE
-        while not self.path.exists():
+        while not self._listens():
             if time.monotonic() > until or (self._process is not None and self._process.poll() is not None):
                 raise JewelhouseError("does not start", where=PROGRAM)
             time.sleep(0.01)
+
+    def _listens(self) -> bool:
+        """The socket is there a moment before it takes connections."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            return probe.connect_ex(str(self.path)) == 0
 
     def _furnish(self, call: tpm.Call) -> None:
         numbers = attestation_key(call)
@@ -192,6 +198,14 @@ def quoted(statement: bytes) -> tuple[bytes, bytes]:
 def certified(statement: bytes) -> bytes:
     """The name of the key that a certification is about."""
     return attested(statement, tpm.ATTEST_CERTIFY).sized()
+
+
+def qualifying(statement: bytes) -> bytes:
+    """What a quote answers: the data that it was asked with."""
+    reader = tpm.Reader(statement, "TPMS_ATTEST")
+    reader.take(4 + 2)
+    reader.sized()
+    return reader.sized()
 
 
 def attested(statement: bytes, kind: int) -> tpm.Reader:

@@ -169,7 +169,7 @@ def mandates(world: World, stage: Stage) -> None:
             now=now,
             expires=now + LIFE,
         )
-        stores.store(world.store(stage, name)).put(mandate.NAME, signed)
+        mandate.publish(stores.store(world.store(stage, name)), signed)
         world.signers[name] = signer
 
 

@@ -313,7 +313,8 @@ def _added(
 
 
 def _id_format(resource: type) -> str:
-    match = IMPORT_FORMAT.search(inspect.getsource(resource))
+    # The SDKs have a file for each resource.
+    match = IMPORT_FORMAT.search(Path(inspect.getfile(resource)).read_text(encoding="utf-8"))
     return match[1] if match else ""
 
 

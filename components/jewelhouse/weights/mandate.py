@@ -18,12 +18,16 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from jewelhouse.model import ArtifactKind
-from jewelhouse.weights import canonical, signing, wrap
+from jewelhouse.weights import canonical, series, signing, wrap
 from jewelhouse.weights.manifest import ARTIFACT, SKEW, Wrapped, moment
 from jewelhouse.weights.signing import MalformedManifest, PrivateKey, PublicKey, Untrusted
+from jewelhouse.weights.stores import Store
 from jewelhouse.weights.wrap import Recipient
 
-NAME = "mandate.json"
+# Of a store: for a stage that seals into it, and for one that rewraps what it opens there.
+SEALS, REWRAPS = "mandates", "rewraps"
+# What messages call it.
+NAME = "mandate"
 FORMAT = "jewelhouse.mandate/v1"
 PAYLOAD_TYPE = "application/vnd.jewelhouse.weights.mandate.v1+json"
 LARGEST = 1024 * 1024
@@ -59,24 +63,21 @@ def make(
     artifact: str,
     kind: ArtifactKind,
     recipients: Sequence[Recipient],
-    stage_key: Recipient,
+    stage_key: Recipient | None = None,
+    before: Mandate | None = None,
     owners: Sequence[PrivateKey],
     now: datetime,
     expires: datetime,
 ) -> tuple[bytes, str]:
-    """A signed mandate with a fresh signing key, and the public half of that (PEM) for readers to pin.
+    """A signed mandate, and the public half of its signing key (PEM) for readers to pin.
 
-    `stage_key`: an attested key that the stage may open; the private half of the signing key exists nowhere
-    but wrapped to it. Raises JewelhouseError for no or twofold recipients.
+    `stage_key`: an attested key that the stage may open; a fresh signing key is made, whose private half
+    exists nowhere but wrapped to it. `before`: a mandate whose signing key stays, so that what readers pin
+    does; one of the two. Raises JewelhouseError for no or twofold recipients.
     """
-    key = ed25519.Ed25519PrivateKey.generate()
-    seed = key.private_bytes(
-        serialization.Encoding.Raw, serialization.PrivateFormat.Raw, serialization.NoEncryption()
-    )
-    signer = key.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    (wrapped,) = wrap.wrap(seed, [stage_key])
+    if (stage_key is None) == (before is None):
+        raise ValueError("either stage_key or before")
+    wrapped, signer = (before.signing_key, before.signer) if before else _signing_key(stage_key)
     # Wrapping to them checks them: at least one, each once.
     wrap.wrap(bytes(wrap.DEK), recipients)
     body = {
@@ -89,18 +90,55 @@ def make(
         "signing-key": {
             "key": wrapped.key,
             "ciphertext": base64.b64encode(wrapped.ciphertext).decode(),
-            "signer": signer.decode(),
+            "signer": signer,
         },
     }
     data = signing.sign(canonical.write(body), owners, PAYLOAD_TYPE)
     read(data, [key.public_key() for key in owners], artifact=artifact, now=now)
-    return data, signer.decode()
+    return data, signer
+
+
+def _signing_key(stage_key: Recipient | None) -> tuple[Wrapped, str]:
+    assert stage_key is not None
+    key = ed25519.Ed25519PrivateKey.generate()
+    seed = key.private_bytes(
+        serialization.Encoding.Raw, serialization.PrivateFormat.Raw, serialization.NoEncryption()
+    )
+    signer = key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    (wrapped,) = wrap.wrap(seed, [stage_key])
+    return wrapped, signer.decode()
 
 
 def _pem(one: Recipient) -> str:
     return one.public.public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     ).decode()
+
+
+def publish(store: Store, data: bytes, part: str = SEALS) -> None:
+    """Makes a mandate the current one of a store. Raises JewelhouseError when a later one is there."""
+    found = _decoded(canonical.read(signing.unpack(data, NAME, PAYLOAD_TYPE).payload))
+    series.publish(store, name(found, part), data)
+
+
+def name(found: Mandate, part: str = SEALS) -> str:
+    """What a store has a mandate under."""
+    return f"{part}/{moment(found.created).replace(':', '-')}.json"
+
+
+def current(
+    store: Store, signers: Sequence[PublicKey], *, artifact: str, now: datetime, part: str = SEALS
+) -> Mandate:
+    """The current mandate of a store, if it is to be followed (`read`). Raises Missing, too."""
+    stored, data = series.newest(store, part, LARGEST)
+    found = read(data, signers, artifact=artifact, now=now)
+    if stored != name(found, part):
+        raise Untrusted(
+            f"is of {moment(found.created)}: somebody gave it a later name", where=f"{store.url}/{stored}"
+        )
+    return found
 
 
 def read(data: bytes, signers: Sequence[PublicKey], *, artifact: str, now: datetime) -> Mandate:

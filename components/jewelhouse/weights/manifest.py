@@ -2,8 +2,12 @@
 
 The layout of a store:
 
-    manifest.json          the current manifest in its envelope (DSSE v1); replaced as a whole
-    data/<data>/<object>   sealed files; a manifest names its own directory, which nothing else writes to
+    manifests/<version>-<wrapping>.json   manifests in their envelopes (DSSE v1); the last one is current
+    data/<data>/<object>                  sealed files; a manifest names its own directory, which nothing else
+                                          writes to
+    mandates/<time>.json                  whom a stage seals for (`mandate`); the last one is current
+
+Nothing is ever replaced (`series`).
 
 A reader believes nothing before the signature, and after it in this order: form, artifact, versions, times.
 """
@@ -22,12 +26,14 @@ from typing import Any, NamedTuple
 
 from jewelhouse.errors import JewelhouseError
 from jewelhouse.model import ArtifactKind
-from jewelhouse.weights import canonical, paths, signing
+from jewelhouse.weights import canonical, paths, series, signing
 from jewelhouse.weights.signing import MalformedManifest, PrivateKey, PublicKey, Untrusted
 
 __all__ = ["File", "MalformedManifest", "Manifest", "Trust", "Untrusted", "Wrapped", "read"]
 
-NAME = "manifest.json"
+SERIES = "manifests"
+# What messages call it.
+NAME = "manifest"
 FORMAT = "jewelhouse.weights/v1"
 CIPHER = "AES256_GCM_HKDF_1MB"
 SHARD = 64 * 1024 * 1024
@@ -168,6 +174,11 @@ def read(data: bytes, trust: Trust, *, now: datetime, artifact: str | None) -> M
     found = decode(payload)
     _believable(found, trust, now, artifact)
     return found
+
+
+def name(manifest: Manifest) -> str:
+    """What a store has the manifest under."""
+    return f"{SERIES}/{series.number(manifest.version)}-{series.number(manifest.wrapping)}.json"
 
 
 def _believable(found: Manifest, trust: Trust, now: datetime, artifact: str | None) -> None:

@@ -1,6 +1,6 @@
 """Who may open a sealed artifact, changed without touching its data: the manifest's `wrapping` rises.
 
-The order that never leaves a gap, each step one replaced manifest:
+The order that never leaves a gap, each step one more manifest:
 
 1. `add` the new keys beside the old ones. That needs the DEK, so it runs inside an attested stage (or with a
    development key). From here both sets of keys open the artifact.
@@ -16,13 +16,12 @@ Whoever could open the artifact before has had the chance to keep its DEK: only 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from jewelhouse.errors import JewelhouseError
 from jewelhouse.weights import manifest as form
-from jewelhouse.weights import signing, stream, unseal, wrap
+from jewelhouse.weights import series, stream, unseal, wrap
 from jewelhouse.weights.contents import contents
 from jewelhouse.weights.manifest import Manifest, Trust, Wrapped
 from jewelhouse.weights.signing import PrivateKey
@@ -47,7 +46,7 @@ def add(
     out. Keys that the manifest has already keep their wrapped copies.
     Raises Untrusted, NotOpened, JewelhouseError when there is nothing to add or another was faster.
     """
-    before, seen = _read(store, trust, artifact, now)
+    before = unseal.current(store, trust, artifact=artifact, now=now)
     there = {one.key: one.public for one in before.keys}
     new = [one for one in recipients if there.get(one.key) != wrap.digest(one.public)]
     if clash := [one.key for one in new if one.key in there]:
@@ -60,7 +59,7 @@ def add(
         raise JewelhouseError("the manifest is sealed to these keys already", where="--to")
     dek = opener(before)
     _tried(store, before, dek)
-    return _publish(store, trust, before, (*before.keys, *wrap.wrap(dek, new)), signers, now, expires, seen)
+    return _publish(store, trust, before, (*before.keys, *wrap.wrap(dek, new)), signers, now, expires)
 
 
 def retire(
@@ -77,7 +76,7 @@ def retire(
 
     Raises JewelhouseError for a key that is not there and when none would be left, Untrusted.
     """
-    before, seen = _read(store, trust, artifact, now)
+    before = unseal.current(store, trust, artifact=artifact, now=now)
     leaving = set(keys)
     if unknown := leaving - {one.key for one in before.keys}:
         raise JewelhouseError(
@@ -90,7 +89,7 @@ def retire(
         raise JewelhouseError(
             "nobody could open it any more", where="--retire", remedy="add the new keys first, by --to"
         )
-    return _publish(store, trust, before, left, signers, now, expires, seen)
+    return _publish(store, trust, before, left, signers, now, expires)
 
 
 def obsolete(
@@ -100,13 +99,8 @@ def obsolete(
     found = unseal.current(store, trust, artifact=artifact, now=now)
     unseal.complete(store, found)
     own = f"data/{found.data}/"
-    stored = (*store.sizes("data"), *store.sizes("sealing"))
+    stored = (*store.sizes("data"), *store.sizes("sealing"), *series.older(store, form.name(found)))
     return found, tuple(sorted(name for name in stored if not name.startswith(own)))
-
-
-def _read(store: Store, trust: Trust, artifact: str | None, now: datetime) -> tuple[Manifest, bytes]:
-    data = store.get(form.NAME, signing.LARGEST_ENVELOPE)
-    return form.read(data, trust, now=now, artifact=artifact), hashlib.sha256(data).digest()
 
 
 def _tried(store: Store, before: Manifest, dek: bytes) -> None:
@@ -128,7 +122,6 @@ def _publish(
     signers: Sequence[PrivateKey],
     now: datetime,
     expires: datetime | None,
-    seen: bytes,
 ) -> Manifest:
     after = dataclasses.replace(
         before,
@@ -140,9 +133,6 @@ def _publish(
     envelope = form.envelope(after, signers)
     # Signed by others than those that readers pin, it would take the artifact away from all of them.
     form.read(envelope, trust, now=now, artifact=before.artifact)
-    if hashlib.sha256(store.get(form.NAME, signing.LARGEST_ENVELOPE)).digest() != seen:
-        raise JewelhouseError(
-            "the manifest changed meanwhile", where=f"{store.url}/{form.NAME}", remedy="run again"
-        )
-    store.put(form.NAME, envelope)
+    # Another that was faster has taken this name, or a later one.
+    series.publish(store, form.name(after), envelope)
     return after

@@ -1,12 +1,13 @@
 """Sealing: a tree of plaintext becomes ciphertext and a signed manifest, with public keys alone.
 
 The order in which nothing is ever half there: sealed files go to a directory of their own in the store, the
-source is looked at again, and only then one write of `manifest.json` makes the new version the current one.
+source is looked at again, and only then one write of its manifest makes the new version the current one.
 Readers of the version before keep what they read until it is retired.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
@@ -19,7 +20,7 @@ from pathlib import Path
 from jewelhouse.errors import JewelhouseError
 from jewelhouse.model import ArtifactKind
 from jewelhouse.weights import manifest as form
-from jewelhouse.weights import paths, resume, signing, sources, stream, wrap
+from jewelhouse.weights import paths, resume, series, signing, sources, stream, wrap
 from jewelhouse.weights.contents import Contents
 from jewelhouse.weights.manifest import File, Manifest
 from jewelhouse.weights.resume import Sealing
@@ -94,11 +95,13 @@ def seal(
         envelope = form.envelope(found, order.signers)
         if sealing.resumed:
             _tidy(store, found)
-        store.put(form.NAME, envelope)
+        series.publish(store, form.name(found), envelope)
     except BaseException as error:
         sealing.close()
         if states is None:
-            store.delete(f"data/{sealing.data}")
+            # Who may only add leaves it to the owner's `prune`; why it failed is what matters here.
+            with contextlib.suppress(StoreError):
+                store.delete(f"data/{sealing.data}")
         if isinstance(error, OSError):
             raise StoreError(
                 f"cannot be sealed: {error.strerror}", where=str(error.filename or source.url)
@@ -111,11 +114,11 @@ def seal(
 def _current(store: Store, order: Order) -> Manifest | None:
     """The manifest of this very version, when it is there. What it says can only lead to a refusal."""
     try:
-        data = store.get(form.NAME, signing.LARGEST_ENVELOPE)
+        name, data = series.newest(store, form.SERIES, signing.LARGEST_ENVELOPE)
     except Missing:
         return None
     there = form.decode(signing.unpack(data, form.NAME).payload)
-    where = f"{store.url}/{form.NAME}"
+    where = f"{store.url}/{name}"
     if there.artifact != order.artifact:
         raise JewelhouseError(
             f"the store holds the artifact {there.artifact}",
@@ -168,7 +171,7 @@ def _files(
     began: dict[str, int] = {}
     one = _OneFile(source, store, order.artifact, order.version, sealing, jobs, progress)
     rest = [entry for path, entry in tree.files.items() if path not in files]
-    local = store.path(form.NAME) is not None and all(source.file(entry.path) is not None for entry in rest)
+    local = store.path(form.SERIES) is not None and all(source.file(entry.path) is not None for entry in rest)
 
     def work(entry: Entry) -> tuple[int, File]:
         started = time.time_ns()

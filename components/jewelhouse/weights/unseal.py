@@ -17,7 +17,7 @@ from pathlib import Path
 
 from jewelhouse.errors import JewelhouseError
 from jewelhouse.weights import manifest as form
-from jewelhouse.weights import paths, signing, stores, stream
+from jewelhouse.weights import paths, series, signing, stores, stream
 from jewelhouse.weights.contents import Contents, contents
 from jewelhouse.weights.manifest import File, Manifest, Trust
 from jewelhouse.weights.stores import RemoteStore, Store, StoreError
@@ -43,7 +43,14 @@ class Unsealed:
 
 def current(store: Store, trust: Trust, *, artifact: str | None, now: datetime) -> Manifest:
     """The current manifest of a store, once this reader may believe it. Raises Untrusted and its like."""
-    return form.read(store.get(form.NAME, signing.LARGEST_ENVELOPE), trust, now=now, artifact=artifact)
+    name, data = series.newest(store, form.SERIES, signing.LARGEST_ENVELOPE)
+    found = form.read(data, trust, now=now, artifact=artifact)
+    if name != form.name(found):
+        raise form.Untrusted(
+            f"holds version {found.version}, wrapping {found.wrapping}: somebody gave it a later name",
+            where=f"{store.url}/{name}",
+        )
+    return found
 
 
 def complete(store: Store, found: Manifest) -> None:
@@ -94,7 +101,7 @@ def verify(
             for reading in (contents(store, found, file, dek) for file in found.files)
             for index in range(reading.shards)
         )
-        workers = processors(jobs) if store.path(form.NAME) is not None else max(processors(jobs), WAITING)
+        workers = processors(jobs) if store.path(form.SERIES) is not None else max(processors(jobs), WAITING)
         for _ in each(read, parts, workers):
             pass
     return found
@@ -141,7 +148,7 @@ class _Directory:
         self.jobs, self.progress = jobs, progress
         self.partial = root / paths.PARTIAL
         self.whole = self.partial / "whole"
-        self.local = store.path(form.NAME) is not None
+        self.local = store.path(form.SERIES) is not None
 
     def fill(self, opener: Opener) -> Unsealed:
         there = _held(self.root)
