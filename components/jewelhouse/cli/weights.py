@@ -23,6 +23,7 @@ from rich.progress import (
 )
 
 from jewelhouse.cli.options import JsonOption, content, shown
+from jewelhouse.cli.released import EndpointsOption, ReleaseOption, UnwrapOption, in_memory, opener
 from jewelhouse.errors import JewelhouseError
 from jewelhouse.model import ArtifactKind
 from jewelhouse.release.documents import strict
@@ -65,9 +66,6 @@ OutputsOption = Annotated[
     typer.Option(
         "--stack-outputs", metavar="FILE", help="Seal to the artifact's keys: `pulumi stack output --json`."
     ),
-]
-UnwrapOption = Annotated[
-    Path | None, typer.Option("--unwrap", metavar="KEY.pem", help="Development key that opens it.")
 ]
 PasswordOption = Annotated[
     Path | None, typer.Option("--password-file", help="File whose first line opens the private keys.")
@@ -164,6 +162,8 @@ def unseal_(
     signer: SignerOption,
     artifact: ArtifactOption = None,
     unwrap: UnwrapOption = None,
+    release: ReleaseOption = None,
+    endpoints: EndpointsOption = None,
     password_file: PasswordOption = None,
     minimum_version: FloorOption = 1,
     minimum_wrapping: WrappingOption = 1,
@@ -171,17 +171,20 @@ def unseal_(
     jobs: JobsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Open the current version with a development key. Exit 1 when it is not to be trusted or tampered with.
+    """Open the current version. Exit 1 when it is not to be trusted or tampered with.
 
-    A stage of a lifecycle opens it through a release: there the guest does what this command does.
+    With a development key anywhere; by a release on attested hardware alone, and into memory. A stage of a
+    lifecycle needs neither: there the guest does what this command does.
     """
-    opener = _opener(unwrap, password_file)
-    if opener is None:
+    opens = opener(unwrap, _password(password_file), release, endpoints)
+    if opens is None:
         raise JewelhouseError(
             "no key opens it here",
             where="--unwrap",
-            remedy="name a development key; attested keys open in a stage alone (python -m jewelhouse.guest)",
+            remedy="name a development key, or on attested hardware the stage's settings by --release",
         )
+    if release:
+        in_memory(destination)
     trust = _trust(signer, minimum_version, minimum_wrapping, threshold)
 
     def run() -> unseal.Unsealed:
@@ -191,7 +194,7 @@ def unseal_(
                 destination,
                 trust,
                 artifact=artifact,
-                opener=opener,
+                opener=opens,
                 now=datetime.now(UTC),
                 jobs=jobs,
                 progress=progress,
@@ -240,6 +243,8 @@ def verify(
     signer: SignerOption,
     artifact: ArtifactOption = None,
     unwrap: UnwrapOption = None,
+    release: ReleaseOption = None,
+    endpoints: EndpointsOption = None,
     password_file: PasswordOption = None,
     minimum_version: FloorOption = 1,
     minimum_wrapping: WrappingOption = 1,
@@ -247,27 +252,27 @@ def verify(
     jobs: JobsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Verify signature, versions and times, and that the store is complete; with --unwrap every byte too.
+    """Verify signature, versions and times, and that the store is complete; with a key every byte too.
 
     Exit 0 verified, 1 not, 2 nothing there to judge.
     """
-    opener = _opener(unwrap, password_file)
+    opens = opener(unwrap, _password(password_file), release, endpoints)
     trust = _trust(signer, minimum_version, minimum_wrapping, threshold)
 
     def run() -> Manifest:
-        with _progress("verifying", quiet=as_json or opener is None) as progress:
+        with _progress("verifying", quiet=as_json or opens is None) as progress:
             return unseal.verify(
                 stores.store(source),
                 trust,
                 artifact=artifact,
                 now=datetime.now(UTC),
-                opener=opener,
+                opener=opens,
                 jobs=jobs,
                 progress=progress,
             )
 
     found = _judged(run, as_json=as_json)
-    opened = opener is not None
+    opened = opens is not None
     if as_json:
         typer.echo(json.dumps({"verified": True, "contents": opened, **_summary(found)}))
         return
@@ -293,6 +298,8 @@ def rewrap_(
     ] = None,
     artifact: ArtifactOption = None,
     unwrap: UnwrapOption = None,
+    release: ReleaseOption = None,
+    endpoints: EndpointsOption = None,
     password_file: PasswordOption = None,
     minimum_version: FloorOption = 1,
     minimum_wrapping: WrappingOption = 1,
@@ -322,16 +329,20 @@ def rewrap_(
             return rewrap.retire(
                 place, trust, retire, artifact=artifact, signers=signers, now=now, expires=until
             )
-        opener = _opener(unwrap, password_file)
-        if opener is None:
-            raise JewelhouseError("only who opens it can add a key", where="--unwrap")
+        opens = opener(unwrap, _password(password_file), release, endpoints)
+        if opens is None:
+            raise JewelhouseError(
+                "only who opens it can add a key",
+                where="--unwrap",
+                remedy="name a development key, or on attested hardware the stage's settings by --release",
+            )
         before = unseal.current(place, trust, artifact=artifact, now=now)
         return rewrap.add(
             place,
             trust,
             _recipients(to, stack_outputs, before.artifact),
             artifact=before.artifact,
-            opener=opener,
+            opener=opens,
             signers=signers,
             now=now,
             expires=until,
@@ -425,10 +436,6 @@ def _recipient(value: str) -> wrap.Recipient:
     if identity and not form.KEY.fullmatch(identity):
         raise JewelhouseError("an identity is printable, without blanks", where=f"--to {value}")
     return wrap.recipient(content(Path(file)), identity or None, where=file)
-
-
-def _opener(unwrap: Path | None, password_file: Path | None) -> wrap.Opener | None:
-    return wrap.with_private_key(unwrap, _password(password_file)) if unwrap else None
 
 
 def _password(file: Path | None) -> bytes | None:
