@@ -129,6 +129,23 @@ def test_stores_open_to_those_who_open_and_seal(recording: Recording, statements
     assert who == {"base": reads, "cases": reads, "adapter": {"WriteObjects", "ReadSigned", "ListForWriters"}}
 
 
+def test_a_stage_that_rewraps_writes_to_what_it_opens(
+    recorded: Callable[..., Recording], statements: Callable[..., Any]
+) -> None:
+    lifecycle = shipped("prod-aws")
+    stage = replace(lifecycle.stages["finetune"], rewraps=("base",))
+    found = run(recorded, replace(lifecycle, stages={"finetune": stage}))
+    opened = {
+        artifact: statements(found.named(f"fraud-llm-{artifact}-aws-eu-central-1-policy"))
+        for artifact in ("base", "cases")
+    }
+    assert opened["base"]["WriteObjects"]["Principal"] == opened["base"]["ReadObjects"]["Principal"]
+    assert "WriteObjects" not in opened["cases"]
+    script = base64.b64decode(found.named("fraud-llm-finetune-template").inputs["userData"]).decode()
+    line = next(line for line in script.splitlines() if line.startswith('{"lifecycle"'))
+    assert settings.stage(line.encode()).rewraps == ("base",)
+
+
 def test_hosts_come_last(recording: Recording) -> None:
     names = {urn.rsplit("::", 1)[-1] for urn in recording.named("fraud-llm-finetune-group").depends_on}
     assert names >= {

@@ -13,7 +13,7 @@ SET = "principalSet://iam.googleapis.com/projects/1/locations/global/workloadIde
 ENDS = {"title": "licence until 2027", "expression": "request.time < timestamp('2027-12-31T00:00:00Z')"}
 
 
-def build(*, destroyable: bool = False) -> SealedStore:
+def build(*, destroyable: bool = False, rewrapped: bool = False) -> SealedStore:
     return SealedStore(
         "base",
         SealedStoreArgs(
@@ -30,6 +30,7 @@ def build(*, destroyable: bool = False) -> SealedStore:
                 ),
             ],
             writers={"train": "serviceAccount:llm-train@op.iam.gserviceaccount.com"},
+            rewrapped=rewrapped,
             labels={"artifact": "base"},
             destroyable=destroyable,
         ),
@@ -99,3 +100,17 @@ def test_url_is_what_fsspec_opens(recorded: Callable[..., Recording]) -> None:
     recording = recorded(build)
     (component,) = recording.components
     assert recording.component_outputs[component.urn][0]["url"] == "gs://base-bucket-1a2b3c4"
+
+
+def test_attested_code_that_rewraps_adds_manifests_and_nothing_else(
+    recorded: Callable[..., Recording],
+) -> None:
+    members = recorded(lambda: build(rewrapped=True)).of_type("gcp:storage/bucketIAMMember:BucketIAMMember")
+    found = {one.name: one.inputs for one in members if "-rewraps-" in one.name}
+    manifests = 'resource.name.startsWith("projects/_/buckets/base-bucket-1a2b3c4/objects/manifests/")'
+    assert {name: one["condition"]["expression"] for name, one in found.items()} == {
+        "base-rewraps-111": manifests,
+        "base-rewraps-judge": f"({manifests}) && ({ENDS['expression']})",
+    }
+    assert {one["role"] for one in found.values()} == {"roles/storage.objectCreator"}
+    assert all(one["member"].startswith(SET) for one in found.values())

@@ -164,8 +164,11 @@ class _Provision:
                 writers={
                     stage.name: self.identities[stage.name].member
                     for stage in self.stages
-                    if store.artifact in stage.writes and stage.region == store.region
+                    if store.artifact in stage.seals and stage.region == store.region
                 },
+                rewrapped=any(
+                    store.artifact in stage.rewraps for stage in self.stages if stage.region == store.region
+                ),
                 labels=self._labels(artifact=store.artifact),
                 destroyable=self.lifecycle.destroyable,
             ),

@@ -16,13 +16,14 @@ RETENTION = 30 * DAYS
 # Deleted objects and buckets can be restored for this long (7 to 90 days, cloud.google.com/storage/docs/
 # soft-delete).
 RESTORABLE = 30 * DAYS
-SIGNED = ("mandates/", "manifests/")
+MANDATES, MANIFESTS = "mandates/", "manifests/"
+SIGNED = (MANDATES, MANIFESTS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SealedStoreArgs:
     """`readers` are principals of attested keys; `writers` add objects, under their slug, and read what is
-    signed alone: mandates and manifests.
+    signed alone: mandates and manifests. `rewrapped`: readers may add manifests.
 
     `destroyable` lets `pulumi destroy` remove the bucket with everything in it.
     """
@@ -31,6 +32,7 @@ class SealedStoreArgs:
     location: str
     readers: Sequence[Principal] = ()
     writers: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
+    rewrapped: bool = False
     labels: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
     destroyable: bool = False
 
@@ -82,12 +84,21 @@ class SealedStore(pulumi.ComponentResource):
                 else None,
                 opts=child,
             )
+            if args.rewrapped:
+                storage.BucketIAMMember(
+                    f"{name}-rewraps-{reader.slug}",
+                    bucket=bucket.name,
+                    role="roles/storage.objectCreator",
+                    member=reader.member,
+                    condition=_signed(bucket.name, MANIFESTS, also=reader.condition),
+                    opts=child,
+                )
         for slug, member in args.writers.items():
             # Listing is a right to the bucket, which a condition on objects' names would take away.
             for verb, role, condition in (
                 ("seals", "roles/storage.objectCreator", None),
                 ("lists", "roles/storage.legacyBucketReader", None),
-                ("follows", "roles/storage.objectViewer", _signed(bucket.name)),
+                ("follows", "roles/storage.objectViewer", _signed(bucket.name, *SIGNED)),
             ):
                 storage.BucketIAMMember(
                     f"{name}-{verb}-{slug}",
@@ -102,13 +113,18 @@ class SealedStore(pulumi.ComponentResource):
         self.register_outputs({"bucket": self.bucket, "url": self.url})
 
 
-def _signed(bucket: pulumi.Output[str]) -> storage.BucketIAMMemberConditionArgs:
+def _signed(
+    bucket: pulumi.Output[str], *parts: str, also: Mapping[str, str] | None = None
+) -> storage.BucketIAMMemberConditionArgs:
     """cloud.google.com/iam/docs/conditions-resource-attributes: names of objects, 2026-11."""
-    names = [pulumi.Output.concat("projects/_/buckets/", bucket, "/objects/", part) for part in SIGNED]
+    names = [pulumi.Output.concat("projects/_/buckets/", bucket, "/objects/", part) for part in parts]
+
+    def expression(names: list[str]) -> str:
+        inside = " || ".join(f'resource.name.startsWith("{name}")' for name in names)
+        return f"({inside}) && ({also['expression']})" if also else inside
+
     return storage.BucketIAMMemberConditionArgs(
         title="signed",
-        description="Mandates and manifests, which are signed and no secret.",
-        expression=pulumi.Output.all(*names).apply(
-            lambda all: " || ".join(f'resource.name.startsWith("{name}")' for name in all)
-        ),
+        description="What is signed and no secret: " + ", ".join(part.rstrip("/") for part in parts),
+        expression=pulumi.Output.all(*names).apply(expression),
     )
