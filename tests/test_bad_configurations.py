@@ -171,7 +171,12 @@ BAD: list[tuple[str, Change | list[Change], str, str]] = [
         "artifacts.corpus.owner",
         "the same subscription",
     ),
-    ("dev", put("parties.operator.gcp.project", "mp-strongroom-dev"), "artifacts.base.owner", "the same project"),
+    (
+        "dev",
+        put("parties.operator.gcp.project", "mp-strongroom-dev"),
+        "artifacts.base.owner",
+        "the same project",
+    ),
     ("dev", put("stages.finetune.operator", "model-provider"), "artifacts.base.owner", "allow-same-owner"),
     (
         "dev",
@@ -325,6 +330,8 @@ BAD: list[tuple[str, Change | list[Change], str, str]] = [
         "has tdx, not sev-snp",
     ),
     ("dev", put("stages.serve-open.gpu", "H100"), "stages.serve-open.machine.type", "no confidential GPU"),
+    ("gpu", put("stages.serve-azure.image", "server"), "stages.serve-azure.image", "nobody attests the H100"),
+    ("dev", put("stages.serve-open.image", "gpu-server"), "stages.serve-open.image", "opens nothing without"),
     ("gpu", put("stages.serve-azure.tee", "tdx"), "stages.serve-azure.machine.type", "set tee: sev-snp"),
     ("gpu", put("stages.serve-azure.gpu", ...), "stages.serve-azure.gpu", "must be attested"),
     ("gpu", put("stages.serve-azure.gpu", "B200"), "stages.serve-azure.gpu", "no confidential B200"),

@@ -314,6 +314,28 @@ def test_a_gpu_is_accepted_whether_or_not_the_key_service_can_see_it(gpu_stage):
     assert found(simple(**gpu_stage)) == []
 
 
+def on_vm(gpus: int | None, gpu: str | None = "H100") -> Lifecycle:
+    """A confidential VM of Google Cloud, whose key service sees no GPU, and an image that attests so many."""
+    machine = Machine(type="a3-highgpu-1g", provisioning="spot") if gpu else Machine(type="c3-standard-4")
+    value = simple(platform=Platform.GCP_CVM, tee=Tee.TDX, region="europe-west4", machine=machine, gpu=gpu)
+    key = ("tuner", Platform.GCP_CVM)
+    return replace(value, images={**value.images, key: replace(value.images[key], gpus=gpus)})
+
+
+def test_a_gpu_that_nobody_attests_is_refused():
+    (one,) = found(on_vm(None))
+    assert one.where == "stages.tune.image"
+    assert "nobody attests the H100" in one.what
+    assert "trust.gpu" in one.remedy
+    assert found(on_vm(1)) == []
+
+
+def test_an_image_that_waits_for_a_gpu_needs_one():
+    (one,) = found(on_vm(1, gpu=None))
+    assert (one.where, "opens nothing without 1 GPU" in one.what) == ("stages.tune.image", True)
+    assert found(on_vm(None, gpu=None)) == []
+
+
 def test_a_proof_that_a_platform_cannot_give_is_refused_with_what_to_choose():
     value = lifecycle(
         [artifact("base", supplied=True, require=(Proof.IMAGE,))],

@@ -148,7 +148,7 @@ def written(lifecycle: Lifecycle) -> dict[str, Any]:
         entry = plain(image)
         del entry["platform"]
         current, *previous = [each["values"] for each in entry["measurements"]] or [{}]
-        entry |= {"measurements": current, "previous": previous}
+        entry |= {"measurements": current, "previous": previous, "gpu": entry.pop("gpus")}
         config["images"].setdefault(name, {})[platform.value] = entry
     return {"name": lifecycle.name, **config}
 

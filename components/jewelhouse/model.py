@@ -40,7 +40,7 @@ GPU_PLATFORMS = frozenset({Platform.AZURE_CVM, Platform.GCP_CONFIDENTIAL_SPACE, 
 # What NVIDIA's verifiers know, and how GPUs are passed through: one by itself (SPT), several with encrypted
 # links between them (MPT). With protected PCIe the links between GPUs are in the clear and their switches
 # want attestation of their own, so it is not among them. NVIDIA/attestation-sdk: nv-attestation-sdk-cpp/src/
-# gpu/verify.cpp, include/nv_attestation/gpu/evidence.h; NVIDIA/nvtrust: README of the PPCIE verifier (2026-09).
+# gpu/verify.cpp; NVIDIA/nvtrust: README of the PPCIE verifier (2026-09).
 GPU_ARCHITECTURES = ("HOPPER", "BLACKWELL")
 GPU_MODES = ("SPT", "MPT")
 MOST_GPUS = 8

@@ -61,3 +61,26 @@ def test_a_surprise_in_a_built_image_ends_with_1(rehearse):
     surprise = Scene(stage="finetune", wrong="nothing", expected=False, note="in its built image")
     code, _, _ = rehearse(Result(lifecycle="flow", scenes=(RIGHT, surprise)), "--machines")
     assert code == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "seeded"),
+    [
+        pytest.param([], False, id="no-chaos-unless-asked-for"),
+        pytest.param(["--chaos"], True, id="a-seed-of-its-own"),
+    ],
+)
+def test_chaos_is_asked_for(rehearse, options, seeded):
+    _, _, asked = rehearse(Result(lifecycle="flow", scenes=(RIGHT,)), *options)
+    assert isinstance(asked["seed"], int) is seeded
+
+
+def test_the_same_chaos_is_played_again_by_its_seed(rehearse):
+    _, _, asked = rehearse(Result(lifecycle="flow", scenes=(RIGHT,)), "--chaos", "--seed", "7")
+    assert asked["seed"] == 7
+
+
+def test_a_seed_of_nothing_is_refused(rehearse):
+    code, _, asked = rehearse(Result(lifecycle="flow", scenes=(RIGHT,)), "--seed", "7")
+    assert code == 2
+    assert asked == {}

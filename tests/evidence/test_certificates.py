@@ -3,18 +3,18 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-import minting_nvidia as minting
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minting_nvidia import BEGAN, NEVER, NOW, Gpu
 
 from jewelhouse.evidence import certificates
 from jewelhouse.evidence.certificates import Certificate
 from jewelhouse.evidence.verdict import Finding, MalformedEvidence
+from jewelhouse.rehearsal import minting_nvidia as minting
+from jewelhouse.rehearsal.minting_nvidia import BEGAN, NEVER, NOW, Gpu
 
 GPU = Gpu()
 DER = GPU.chain

@@ -7,15 +7,15 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
-import minting_nvidia as minting
 import pytest
 import real
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from minting_nvidia import NONCE, NOW, Gpu, evidence, opaque
 
 from jewelhouse.evidence import nvidia
 from jewelhouse.evidence.verdict import Endorsements, Kind, MalformedEvidence, Verdict
+from jewelhouse.rehearsal import minting_nvidia as minting
+from jewelhouse.rehearsal.minting_nvidia import NONCE, NOW, Gpu, evidence, opaque
 
 GPU = Gpu()
 

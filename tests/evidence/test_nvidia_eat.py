@@ -7,14 +7,23 @@ from datetime import timedelta
 from functools import cache
 from typing import Any
 
-import minting_nvidia as minting
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minting_nvidia import ABSENT, GPU_CHECKS, NONCE, NOW, Service, b64url, digest, written
 
 from jewelhouse.evidence import nvidia_eat
 from jewelhouse.evidence.verdict import Endorsements, Kind, MalformedEvidence, Verdict
+from jewelhouse.rehearsal import minting_nvidia as minting
+from jewelhouse.rehearsal.minting_nvidia import (
+    ABSENT,
+    GPU_CHECKS,
+    NONCE,
+    NOW,
+    Service,
+    b64url,
+    digest,
+    written,
+)
 
 NRAS = Service()
 LATER = NOW + timedelta(minutes=5)

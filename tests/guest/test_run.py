@@ -320,8 +320,8 @@ def test_swap_would_write_it_to_a_disk(given, monkeypatch):
 
 
 def test_what_a_run_that_was_killed_left_is_gone_at_the_next(given):
-    (given.parent / "open" / "opened" / "base").mkdir(parents=True)
-    (given.parent / "open" / "opened" / "base" / "old").write_bytes(SECRET)
+    (given.parent / "open-before" / "opened" / "base").mkdir(parents=True)
+    (given.parent / "open-before" / "opened" / "base" / "old").write_bytes(SECRET)
     run(given, record())
     assert list(given.parent.iterdir()) == []
 

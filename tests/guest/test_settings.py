@@ -20,6 +20,7 @@ from jewelhouse.guest.settings import (
     Stage,
     Trust,
     TrustedArtifact,
+    TrustedGpus,
 )
 from jewelhouse.model import Platform
 
@@ -36,6 +37,7 @@ TRUST: dict[str, Any] = {
     "seals": {"adapter": {"signers": ["PEM"]}},
     "run": ["/usr/bin/finetune", "--all"],
 }
+GPU: dict[str, Any] = {"count": 1, "architecture": "HOPPER", "mode": "SPT"}
 
 
 def encoded(body: Any) -> bytes:
@@ -136,12 +138,29 @@ def test_a_wrong_stage_says_where(mistake, path, value, where):
         ("wrapping nought", "opens.base.minimum-wrapping", 0, "trust.opens.base"),
         ("a misspelt minimum", "opens.base.minimum_version", 3, "trust.opens.base"),
         ("an unknown member", "allow", True, "trust"),
+        ("no demand of GPUs, yet the name of one", "gpu", None, "trust.gpu"),
+        ("GPUs without a number", "gpu", {**GPU, "count": None}, "trust.gpu.count"),
+        ("no GPU demanded", "gpu", {**GPU, "count": 0}, "trust.gpu.count"),
+        ("more GPUs than a machine has", "gpu", {**GPU, "count": 9}, "trust.gpu.count"),
+        ("a yes for a number of GPUs", "gpu", {**GPU, "count": True}, "trust.gpu.count"),
+        ("GPUs that nobody can attest", "gpu", {**GPU, "architecture": "ADA"}, "trust.gpu.architecture"),
+        ("an architecture that is no text", "gpu", {**GPU, "architecture": []}, "trust.gpu.architecture"),
+        ("links in the clear", "gpu", {**GPU, "mode": "PPCIE"}, "trust.gpu.mode"),
+        ("no mode of GPUs", "gpu", {"count": 1, "architecture": "HOPPER"}, "trust.gpu.mode"),
+        ("a driver as one text", "gpu", {**GPU, "driver": "590.12"}, "trust.gpu.driver"),
+        ("a misspelt floor of GPUs", "gpu", {**GPU, "drivers": []}, "trust.gpu"),
     ],
 )
 def test_wrong_trust_says_where(mistake, path, value, where):
     with pytest.raises(InvalidSettings) as caught:
         settings.trust(encoded(changed(TRUST, path, value)))
     assert caught.value.where == where
+
+
+def test_trust_in_gpus():
+    found = settings.trust(encoded({**TRUST, "gpu": {**GPU, "vbios": ["96.00.A5.00.01"]}}))
+    assert found.gpu == TrustedGpus(count=1, architecture="HOPPER", mode="SPT", vbios=("96.00.A5.00.01",))
+    assert settings.trust(encoded(TRUST)).gpu is None
 
 
 @pytest.mark.parametrize(

@@ -208,6 +208,20 @@ def test_the_guest_in_an_image_is_what_it_imports_and_nothing_else(platform):
     assert not strangers
 
 
+def test_only_images_that_demand_gpus_hold_what_attests_them():
+    def paths(gpus: bool) -> set[str]:
+        return {entry.path.removeprefix(f"{assemble.KIT}/") for entry in assemble.kit(SPACE, gpus=gpus)}
+
+    asking = {f"guest/{name}.py" for name in ("gpu", "nras", "nvml")}
+    assert not asking & paths(False)
+    assert asking | {"evidence/nvidia_eat.py"} <= paths(True)
+    (without,) = assemble.guest_requirements(SPACE)
+    first, more = assemble.guest_requirements(SPACE, gpus=True)
+    assert first == without
+    assert b"nvidia-ml-py==" in more
+    assert b"nvidia-ml-py" not in without
+
+
 def test_guest_and_trust_are_in_every_shipped_image(image_cache):
     one = recipe.load(PROJECT / "templates" / "images" / "server")
     files = assemble.assemble(one, SPACE, cache=image_cache).whole

@@ -72,6 +72,13 @@ def test_a_build_is_locked_with_all_that_it_was_made_of(write):
     assert (image.reference, image.declared) == (BUILT.reference, False)
 
 
+def test_gpus_that_the_guest_attests_are_locked(write):
+    assert "gpu" not in write(BUILT)[1]["aws-enclave"]
+    assert write(replace(BUILT, gpus=2))[1]["aws-enclave"]["gpu"] == 2
+    (image,) = lock.load(write.file).images.values()
+    assert image.gpus == 2
+
+
 def test_locking_the_same_again_changes_no_byte(write):
     write(BUILT)
     before = write.file.read_bytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import textwrap
 
 import pytest
@@ -11,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples import PROJECT
 
+from jewelhouse.guest import settings as guest
 from jewelhouse.images import recipe
 
-SHIPPED = ("aggregator", "finetuner", "server", "trainer")
+SHIPPED = ("aggregator", "finetuner", "gpu-server", "server", "trainer")
 KEY = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA\n-----END PUBLIC KEY-----\n"
 GOOD = """\
 name: model
@@ -67,6 +69,7 @@ def test_trust_settings_carry_the_keys_themselves(folder):
     assert recipe.load(folder).trust() == {
         "opens": {"base": {"signers": [KEY], "minimum-version": 3, "minimum-wrapping": 1}},
         "seals": {},
+        "rewraps": {},
         "run": ["/usr/bin/python3", "/opt/run.py"],
     }
 
@@ -189,3 +192,53 @@ def test_whatever_is_written_is_refused_in_words(tmp_path_factory, content):
 def test_other_yaml_is_refused_in_words(folder, text):
     (folder / "recipe.yaml").write_text(text)
     assert problems(folder)
+
+
+ON_GPUS = GOOD.replace("targets:\n  aws-enclave: {}\n", "  gpu: {count: 1, architecture: HOPPER}\ntargets:\n")
+
+
+def test_a_demand_of_gpus_is_in_the_trust_settings_in_full(folder):
+    assert "gpu" not in recipe.load(folder).trust()
+    (folder / "recipe.yaml").write_text(ON_GPUS)
+    trust = recipe.load(folder).trust()
+    demanded = {"count": 1, "architecture": "HOPPER", "mode": "SPT", "driver": [], "vbios": []}
+    assert trust["gpu"] == demanded
+    assert guest.trust(json.dumps(trust).encode()).gpu is not None
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "line", "says"),
+    [
+        pytest.param("count: 1, ", "", 12, "trust.gpu.count", id="no-number"),
+        pytest.param("count: 1", "count: 0", 12, "trust.gpu.count", id="none-of-them"),
+        pytest.param("count: 1", "count: 16", 12, "trust.gpu.count", id="more-than-machines-have"),
+        pytest.param("HOPPER", "ADA", 12, "trust.gpu.architecture", id="no-confidential-mode"),
+        pytest.param("HOPPER", "HOPPER, mode: PPCIE", 12, "trust.gpu.mode", id="links-in-the-clear"),
+        pytest.param(
+            "HOPPER", "HOPPER, driver: [latest]", 12, "trust.gpu.driver", id="no-version-of-a-driver"
+        ),
+        pytest.param("HOPPER", "HOPPER, vbios: [96]", 12, "trust.gpu.vbios", id="no-version-of-firmware"),
+        pytest.param("HOPPER", "HOPPER, drivers: []", 12, "did you mean driver?", id="misspelled"),
+        pytest.param(
+            "targets:\n",
+            "targets:\n  aws-nitrotpm: {}\n",
+            14,
+            "no GPU that can be attested",
+            id="wrong-cloud",
+        ),
+        pytest.param("name: model", "guest: false\nname: model", 13, "guest is false", id="nobody-to-ask"),
+    ],
+)
+def test_what_is_wrong_about_gpus_is_named_with_its_line(folder, was, becomes, line, says):
+    assert was in ON_GPUS
+    (folder / "recipe.yaml").write_text(ON_GPUS.replace(was, becomes, 1))
+    found = problems(folder)
+    assert any(f"recipe.yaml:{line}" in problem.where for problem in found), [str(one) for one in found]
+    assert any(says in str(problem) for problem in found), [str(one) for one in found]
+
+
+def test_the_server_on_gpus_serves_as_the_other_one():
+    """A recipe takes files of its own folder only, so the workload is there twice."""
+    images = PROJECT / "templates" / "images"
+    for name in ("serve.py", "requirements.in", "requirements.txt"):
+        assert (images / "gpu-server" / name).read_bytes() == (images / "server" / name).read_bytes()

@@ -2,46 +2,32 @@
 
 from __future__ import annotations
 
-import copy
-import json
+import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
+import aws_deployed
 import pytest
-from exports_made import export_of, outputs_of, resource
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from samples import shipped
 
-from jewelhouse import lifecycle as graph
 from jewelhouse.errors import JewelhouseError
 from jewelhouse.evidence import nitro
 from jewelhouse.guest import memory
-from jewelhouse.rehearsal import data, play, tampering
+from jewelhouse.model import ArtifactKind
+from jewelhouse.rehearsal import data, on_aws, play, services, stops, tampering
 from jewelhouse.rehearsal.minting_nitro import Authority, recipient, registers
 from jewelhouse.rehearsal.on_aws import WRONG
+from jewelhouse.rehearsal.services import Wrong
+from jewelhouse.rehearsal.stops import Place, Stop
 
 LIFECYCLE = shipped("prod-aws")
 STAGE = LIFECYCLE.stages["finetune"]
 
 
-def uri(key):
-    owner = graph.release_policies(LIFECYCLE)[key].owner
-    return f"arn:aws:kms:{key.region}:{owner.account}:key/{key.name}"
-
-
 def deployed():
-    """Export and outputs of the stack, with the policy that the kit gives its stage's role."""
-    keys = sorted(graph.opens_by_key(LIFECYCLE))
-    outputs = outputs_of(LIFECYCLE)
-    for name in outputs["artifacts"]:
-        outputs["artifacts"][name] = {
-            "keys": [{"name": key.name, "uri": uri(key)} for key in keys if key.artifact == name]
-        }
-    statement = {"Effect": "Allow", "Action": ["kms:Decrypt"], "Resource": [uri(key) for key in keys]}
-    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
-    role = outputs["stages"]["finetune"]["identity"].rpartition("/")[2]
-    return export_of(
-        LIFECYCLE, resource("aws:iam/rolePolicy:RolePolicy", "permissions", role=role, policy=policy)
-    ), outputs
+    return aws_deployed.deployed(LIFECYCLE, STAGE.name)
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +49,7 @@ def test_the_stage_opens_what_it_should_and_seals_what_it_made(result):
 
 
 def test_everything_that_must_not_open_is_played_and_stopped(result):
-    played = {str(scene.wrong) for scene in result.scenes} - {"nothing"}
+    played = {str(scene.wrong) for scene in result.scenes if scene.stage == STAGE.name} - {"nothing"}
     assert played == {*map(str, WRONG), *tampering.TAMPERS, tampering.ROLLED_BACK}
     assert [scene for scene in result.scenes if not scene.expected] == []
     assert result.good
@@ -86,22 +72,47 @@ def test_each_is_stopped_at_the_right_place(result, wrong, says):
     assert says in " ".join(scene.stopped)
 
 
-def test_a_policy_that_was_widened_by_hand_is_a_surprise():
-    export, outputs = deployed()
-    widened = copy.deepcopy(export)
-    for one in widened["deployment"]["resources"]:
-        if one["type"] == "aws:kms/key:Key":
-            policy = json.loads(one["outputs"]["policy"])
-            policy["Statement"] = [
-                {name: value for name, value in statement.items() if name != "Condition"}
-                for statement in policy["Statement"]
-                if statement["Effect"] == "Allow"
-            ]
-            one["inputs"]["policy"] = one["outputs"]["policy"] = json.dumps(policy)
-    result = play.rehearse(LIFECYCLE, widened, outputs)
-    surprises = {str(scene.wrong) for scene in result.scenes if not scene.expected}
-    assert {"debug evidence", "another image"} <= surprises
-    assert not result.good
+def test_every_wrong_run_has_a_reason_of_its_own_to_be_stopped():
+    """A run that ends for another reason than its own has shown nothing."""
+    for name in ("dev", "prod-aws", "prod-azure", "prod-gcp", "gpu", "federated"):
+        lifecycle = shipped(name)
+        for stage in lifecycle.stages.values():
+            missing = [str(one) for one in services.wrongs(stage) if stops.of(stage, one) is None]
+            assert set(missing) <= {Wrong.RELAY_READS}, stage.name
+    assert tampering.STOPS.keys() == {*tampering.TAMPERS, tampering.ROLLED_BACK}
+
+
+@pytest.mark.parametrize(
+    ("refused", "closed", "problem"),
+    [
+        pytest.param(["KMS: denied"], ["denied: PCR0"], "", id="as-it-should-be"),
+        pytest.param([], ["denied: PCR0"], "none did", id="the-guest-stopped-what-the-service-should-have"),
+        pytest.param(["KMS: denied"], [], "says nothing", id="the-guest-ended-without-a-word"),
+        pytest.param(["KMS: throttled"], ["throttled"], "another reason", id="the-service-was-only-busy"),
+    ],
+)
+def test_who_stopped_it_and_why_counts(refused, closed, problem):
+    found = Stop(by=Place.SERVICE, says="denied.*PCR0").unlike(refused, closed)
+    assert problem in found
+    assert bool(found) == bool(problem)
+
+
+def test_a_service_that_stops_what_the_guest_should_is_found():
+    stop = Stop(by=Place.GUEST, says="replayed")
+    assert stop.unlike([], ["replayed"]) == ""
+    assert "a service did" in stop.unlike(["KMS: denied"], ["replayed"])
+
+
+def test_a_run_that_was_stopped_for_another_reason_is_a_surprise(monkeypatch):
+    """A key service that is out of order denies everything, and proves nothing."""
+    monkeypatch.setattr(on_aws, "WRONG", (Wrong.IMAGE,))
+    monkeypatch.setattr(tampering, "TAMPERS", {})
+    monkeypatch.setattr(on_aws, "_registers", lambda *_: {0: b"\1" * 48})
+    result = play.rehearse(LIFECYCLE, *deployed())
+    (scene,) = [one for one in result.scenes if one.wrong == Wrong.IMAGE]
+    assert scene.opened == ()
+    assert not scene.expected
+    assert "another reason" in scene.note
 
 
 def test_a_stack_without_its_keys_cannot_be_rehearsed():
@@ -130,3 +141,29 @@ def test_the_same_seed_makes_the_same_data_and_a_model_can_learn_it(tmp_path):
     assert (x == again).all()
     guess = 1 / (1 + 2.718281828 ** -(x @ data._direction()))
     assert data.right(list(guess), list(y)) > data.GOOD
+
+
+def test_everything_that_is_supplied_is_marked_and_found_wherever_it_lies(tmp_path):
+    marks = set()
+    for kind in ArtifactKind:
+        data.supply(kind, tmp_path / kind, seed=1)
+        own = data.marks(tmp_path / kind)
+        assert own, kind
+        for path in sorted((tmp_path / kind).iterdir()):
+            assert data.marked([path.parent], own), path
+        marks |= own
+    lost = tmp_path / "lost"
+    lost.mkdir()
+    page = (tmp_path / ArtifactKind.WEIGHTS / data.BALLASTS[0]).read_bytes()[8192 : 3 * 4096]
+    (lost / "page").write_bytes(b"\0" * 100 + page)
+    (lost / "log").write_text(f"weights {min(marks).hex()}")
+    (lost / "harmless").write_bytes(b"PK\3\4 weights.npy")
+    assert data.marked([lost], marks) == [str(lost / "log"), str(lost / "page")]
+
+
+@given(st.binary(max_size=4096))
+@settings(max_examples=50)
+def test_what_is_not_marked_is_not_found(content):
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "file").write_bytes(content)
+        assert data.marked([Path(folder)], [data.MARK + b"0" * 32]) == []

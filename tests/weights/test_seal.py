@@ -529,6 +529,23 @@ def test_a_sealing_that_keeps_no_state_removes_what_it_wrote(tmp_path, ten, monk
 # What the store holds already.
 
 
+def test_a_manifest_that_was_kept_without_a_word_keeps_what_it_names(tmp_path, monkeypatch):
+    """The store had it when the connection, or the process, went: readers must find the version whole."""
+    put = stores.LocalStore.put
+
+    def unsaid(self, name, data):
+        put(self, name, data)
+        if name.startswith(form.SERIES):
+            raise stores.StoreError("the connection was closed", where=name)
+
+    source = small(tmp_path / "source")
+    with monkeypatch.context() as patched:
+        patched.setattr(stores.LocalStore, "put", unsaid)
+        with pytest.raises(stores.StoreError, match="the connection was closed"):
+            run(source, tmp_path / "store")
+    assert opened(tmp_path / "store", tmp_path) == contents(source)
+
+
 def test_sealing_the_same_again_changes_nothing(tmp_path):
     store, first = sealed(tmp_path)
     before = contents(tmp_path / "store")

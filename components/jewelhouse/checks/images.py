@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from jewelhouse.checks.scope import Scope
 from jewelhouse.errors import Problem
-from jewelhouse.model import Image, Measurements, Platform, Stage
+from jewelhouse.model import GPU_PLATFORMS, Image, Measurements, Platform, Proof, Stage
+from jewelhouse.release import proofs
 from jewelhouse.release.aws import ONE_RAMDISK, SECURE_BOOT_OFF
 from jewelhouse.yamlpath import suggestion
 
@@ -75,6 +76,9 @@ def of_stage(scope: Scope, stage: Stage, where: str) -> Iterator[Problem]:
     """That there is the image a stage names, for the platform it runs on."""
     images = scope.lifecycle.images
     if (stage.image, stage.platform) in images or f"images.{stage.image}" in scope.broken:
+        image = images.get((stage.image, stage.platform))
+        if image is not None:
+            yield from _gpus(stage, image, where)
         return
     elsewhere = sorted(platform for name, platform in images if name == stage.image)
     if elsewhere:
@@ -85,6 +89,27 @@ def of_stage(scope: Scope, stage: Stage, where: str) -> Iterator[Problem]:
     yield Problem(
         where=f"{where}.image", what=f"there is no image {stage.image} for {stage.platform}", remedy=remedy
     )
+
+
+def _gpus(stage: Stage, image: Image, where: str) -> Iterator[Problem]:
+    """That somebody attests a confidential GPU before weights are on it: the key service, or the guest."""
+    if stage.gpu is None:
+        if image.gpus is not None:
+            yield Problem(
+                where=f"{where}.image",
+                what=f"{image.name} opens nothing without {image.gpus} GPU, and the stage has none",
+                remedy="choose an image whose recipe demands no GPU, or a machine with one",
+            )
+        return
+    if stage.platform not in GPU_PLATFORMS or image.gpus is not None:
+        return
+    if proofs.possible(stage.platform, Proof.GPU).state is not proofs.State.ENFORCED:
+        yield Problem(
+            where=f"{where}.image",
+            what=f"nobody attests the {stage.gpu} before weights are on it: the guest in {image.name} does "
+            f"not, and the key service of {stage.platform} cannot see it",
+            remedy="choose an image whose recipe demands it (trust.gpu), and lock it: jewelhouse image lock",
+        )
 
 
 def problems(scope: Scope) -> Iterator[Problem]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jewelhouse import stackfile, templates
+from jewelhouse.cli.image import KEPT
 from jewelhouse.cli.options import JsonOption, content, shown
 from jewelhouse.errors import JewelhouseError
 from jewelhouse.release.documents import strict
@@ -28,6 +30,20 @@ def rehearse(
         typer.Option("--export", help="`pulumi stack export` of a real stack; the sandbox's without it."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--html", help="Write a page for a browser as well.")] = None,
+    machines: Annotated[
+        bool | None,
+        typer.Option(
+            "--machines/--no-machines",
+            help="Play stages in enclaves in their built images, too; where QEMU and the images are there.",
+        ),
+    ] = None,
+    chaos: Annotated[
+        bool,
+        typer.Option("--chaos", help="Kill guests, key services and stores at all points; takes minutes."),
+    ] = False,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Of chaos's random moments; printed, new without it.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Play a stack's whole lifecycle against stand-ins of the key services, with the documents it deployed.
@@ -47,8 +63,13 @@ def rehearse(
             where=stack,
             remedy=f"stages: {', '.join(lifecycle.stages)}",
         )
+    if seed is not None and not chaos:
+        raise JewelhouseError("is of chaos", where="--seed", remedy="give --chaos as well")
     deployed, outputs = _state(stack, project, export)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if chaos:
+        seed = secrets.randbits(32) if seed is None else seed
+        console.print(f"chaos: --seed {seed}")
     with console.status(f"rehearsing {lifecycle.name}"):
         result = play.rehearse(
             lifecycle,
@@ -56,6 +77,8 @@ def rehearse(
             outputs,
             report=lambda line: console.print(f"[dim]{shown(line)}[/dim]"),
             stages=tuple(stages or ()),
+            machines=None if machines is False else project / KEPT / "out",
+            seed=seed if chaos else None,
         )
     if out is not None:
         out.write_text(
@@ -67,7 +90,7 @@ def rehearse(
         _print(result)
     if not result.good:
         raise typer.Exit(1)
-    if result.skipped:
+    if result.skipped or (machines and result.not_booted):
         raise typer.Exit(2)
 
 
@@ -135,5 +158,7 @@ def _print(result: Any) -> None:
         if surprises
         else f"{len(result.scenes)} runs, no surprise: everything opened that should, nothing else did"
     )
+    for stage, reason in result.not_booted.items():
+        console.print(f"not in its built image: {shown(stage)}: {shown(reason)}")
     for stage, reason in result.skipped.items():
         console.print(f"[yellow]not rehearsed[/]: {shown(stage)}: {shown(reason)}")

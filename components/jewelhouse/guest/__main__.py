@@ -29,6 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
     record: Record | None = None
     status = 1
     try:
+        parent = given.workspace or memory.somewhere()
+        # Before anything else: what a run that was killed may have left.
+        memory.clear(parent)
         image = json.loads(settings.read(given.image, "image"))
         trust = settings.trust(settings.read(given.trust, "trust"))
         endpoints = (
@@ -55,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
                 stage=stage,
                 trust=trust,
                 opener=opening.opener(stage, endpoints),
-                parent=given.workspace or memory.somewhere(),
+                parent=parent,
                 endpoints=endpoints,
                 environment=image.get("environment", {}),
                 report=_say,

@@ -29,8 +29,6 @@ from jewelhouse.guest.vault import Vaults
 REPORT, CERTIFICATE, ATTESTATION_KEY = 0x01400001, 0x01C101D0, 0x81000003
 # What Microsoft's client quotes on Linux: the firmware's registers, which the log of the boot explains.
 PCRS = tuple(range(8))
-EVENT_LOG = Path("/sys/kernel/security/tpm0/binary_bios_measurements")
-LOG_LIMIT = 1024 * 1024
 KID = "TpmEphemeralEncryptionKey"
 # An encrypted token: additional data of AES-GCM, sizes of its key.
 TRANSPORT, KEY_SIZES = b"Transport Key", (16, 32)
@@ -89,7 +87,7 @@ def evidence(
     return {
         "AttestationProtocolVersion": "2.0",
         **_system(),
-        "TcgLogs": b64(_log(Path(endpoints.event_log) if endpoints.event_log else EVENT_LOG)),
+        "TcgLogs": b64(tpm.boot_log(Path(endpoints.event_log) if endpoints.event_log else tpm.EVENT_LOG)),
         "ClientPayload": {name: b64(value) for name, value in payload.items()},
         "TpmInfo": {
             "AikCert": b64(tpm.nv_read(call, CERTIFICATE)),
@@ -127,21 +125,6 @@ def _isolation(report: hcl.Report, endpoints: Endpoints) -> dict[str, str]:
     except MalformedEvidence as error:
         raise Closed(f"answers with a quote that {error.what}", where=where) from error
     return {"Proof": b64(quote), "RunTimeData": b64(report.runtime)}
-
-
-def _log(path: Path) -> bytes:
-    """The firmware's log of the boot, by which the registers are understood: without it there is no claim of
-    secure boot, and no gate opens. Raises Closed."""
-    try:
-        with path.open("rb") as file:
-            found = file.read(LOG_LIMIT + 1)
-    except OSError as error:
-        raise Closed(
-            f"cannot be read: {error.strerror}", where=str(path), remedy="mount securityfs; run as root"
-        ) from error
-    if not 0 < len(found) <= LOG_LIMIT:
-        raise Closed(f"has {len(found)} bytes", where=str(path))
-    return found
 
 
 def _system() -> dict[str, Any]:

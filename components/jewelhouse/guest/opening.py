@@ -64,6 +64,18 @@ def prepare(stage: Stage, endpoints: Endpoints) -> Endpoints:
     return made(stage, endpoints) if made else endpoints
 
 
+def gpus() -> ModuleType:
+    """What attests GPUs: only images that demand some have it. Raises Closed where it is not there."""
+    try:
+        return import_module("jewelhouse.guest.gpu")
+    except ImportError as error:
+        raise Closed(
+            f"this image cannot attest GPUs: {error.name} is not in it",
+            where="trust.gpu",
+            remedy="build the image from a recipe that demands GPUs",
+        ) from error
+
+
 def _module(stage: Stage) -> ModuleType:
     try:
         return import_module(f"jewelhouse.guest.{MODULES[stage.platform]}")

@@ -1,4 +1,4 @@
-"""The few TPM 2.0 commands that attestation on Azure takes, spoken to the kernel's resource manager.
+"""The few TPM 2.0 commands that attestation on Azure and Google Cloud takes, spoken to the kernel.
 
 Trusted Platform Module Library, parts 2 (structures) and 3 (commands), version 1.59. Written out here so that
 an image needs neither tpm2-tools nor their libraries, and so that no secret passes through another process.
@@ -20,11 +20,13 @@ from pathlib import Path
 from jewelhouse.guest.opening import Closed
 
 DEVICE = Path("/dev/tpmrm0")
+EVENT_LOG = Path("/sys/kernel/security/tpm0/binary_bios_measurements")
+LOG_LIMIT = 1024 * 1024
 Call = Callable[[bytes], bytes]
 """One command to a TPM, and its response."""
 
 NO_SESSIONS, SESSIONS = 0x8001, 0x8002
-OWNER, NULL, PASSWORD = 0x40000001, 0x40000007, 0x40000009
+OWNER, NULL, PASSWORD, ENDORSEMENT = 0x40000001, 0x40000007, 0x40000009, 0x4000000B
 NV_READ_PUBLIC, NV_READ, READ_PUBLIC = 0x169, 0x14E, 0x173
 QUOTE, CERTIFY, PCR_READ, CREATE_PRIMARY = 0x158, 0x148, 0x17E, 0x131
 START_AUTH_SESSION, POLICY_PCR, RSA_DECRYPT, FLUSH_CONTEXT = 0x176, 0x17F, 0x159, 0x165
@@ -293,8 +295,15 @@ def ephemeral(call: Call, pcrs: Sequence[int], unique: bytes) -> Iterator[Key]:
     template = struct.pack(">HHI", ALG_RSA, SHA256, EPHEMERAL)
     template += sized(policy_of(pcrs, pcr_values(call, pcrs)))
     template += struct.pack(">HHHI", ALG_NULL, ALG_NULL, BITS, 0) + sized(unique)
+    with primary(call, NULL, template) as key:
+        yield key
+
+
+@contextlib.contextmanager
+def primary(call: Call, hierarchy: int, template: bytes) -> Iterator[Key]:
+    """An RSA key of a hierarchy by its TPMT_PUBLIC, loaded for the block. Raises Closed."""
     body = sized(sized(b"") + sized(b"")) + sized(template) + sized(b"") + (0).to_bytes(4, "big")
-    reply = execute(call, CREATE_PRIMARY, (NULL,), body, auth=(PASSWORD,))
+    reply = execute(call, CREATE_PRIMARY, (hierarchy,), body, auth=(PASSWORD,))
     handle = reply.number(4)
     try:
         reply.take(4)
@@ -317,6 +326,21 @@ def decrypt(call: Call, key: Key, pcrs: Sequence[int], ciphertext: bytes, scheme
         return reply.sized()
     finally:
         _flush(call, session)
+
+
+def boot_log(path: Path) -> bytes:
+    """The firmware's log of the boot, by which the registers are understood: without it there is no claim of
+    secure boot, and no gate opens. Raises Closed."""
+    try:
+        with path.open("rb") as file:
+            found = file.read(LOG_LIMIT + 1)
+    except OSError as error:
+        raise Closed(
+            f"cannot be read: {error.strerror}", where=str(path), remedy="mount securityfs; run as root"
+        ) from error
+    if not 0 < len(found) <= LOG_LIMIT:
+        raise Closed(f"has {len(found)} bytes", where=str(path))
+    return found
 
 
 def _flush(call: Call, handle: int) -> None:

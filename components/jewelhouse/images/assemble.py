@@ -93,7 +93,7 @@ def assemble(
         cache,
         report,
     )
-    wanted = [guest_requirements(platform)] if settings.guest else []
+    wanted = guest_requirements(platform, gpus=settings.trust.gpu is not None) if settings.guest else []
     if settings.requirements:
         wanted.append(recipe.sources[settings.requirements])
     installed = [
@@ -109,9 +109,10 @@ def assemble(
     )
 
 
-def guest_requirements(platform: Platform) -> bytes:
-    """Pinned requirements of the guest on a platform."""
-    return (templates.directory() / "images" / "guest" / f"{platform.cloud}.txt").read_bytes()
+def guest_requirements(platform: Platform, *, gpus: bool = False) -> list[bytes]:
+    """Pinned requirements of the guest on a platform, and for GPUs where an image demands them."""
+    names = [platform.cloud.value, *(["gpu"] if gpus else [])]
+    return [(templates.directory() / "images" / "guest" / f"{name}.txt").read_bytes() for name in names]
 
 
 def _distinct(found: Iterator[wheels.Wheel]) -> tuple[wheels.Wheel, ...]:
@@ -163,7 +164,7 @@ def _own(recipe: Recipe, platform: Platform, trust: Mapping[str, object] | None)
         yield Entry(path="etc/resolv.conf", kind=Kind.LINK, mode=0o777, target="/run/resolv.conf")
     run = list(GUEST if settings.guest else settings.run)
     if settings.guest:
-        yield from kit(platform)
+        yield from kit(platform, gpus=settings.trust.gpu is not None)
         said = json.dumps(dict(trust or recipe.trust()), indent=1, sort_keys=True)
         yield _text("etc/jewelhouse/trust.json", said + "\n")
     image = {
@@ -200,10 +201,10 @@ def _problem(recipe: Recipe, path: str, template: str | None, said: str) -> Prob
     )
 
 
-def kit(platform: Platform) -> Iterator[Entry]:
+def kit(platform: Platform, *, gpus: bool = False) -> Iterator[Entry]:
     """The guest for a platform with the modules that it imports, no others: a key trusts each of them."""
-    module = GUEST_MODULES[platform]
-    roots = [PACKAGE / "guest" / f"{name}.py" for name in ("__main__", "init", module)]
+    names = ["__main__", "init", GUEST_MODULES[platform], *(["gpu"] if gpus else [])]
+    roots = [PACKAGE / "guest" / f"{name}.py" for name in names]
     for file in sorted(closure(one for one in roots if one.is_file())):
         relative = file.relative_to(PACKAGE).as_posix()
         yield Entry(path=f"{KIT}/{relative}", kind=Kind.FILE, mode=0o644, content=file.read_bytes())

@@ -35,7 +35,8 @@ PROVENANCE = "provenance.dsse.json"
 class Built:
     """An image on disk. `path` is the EIF file, the raw disk or the OCI layout; `digest` is of the file or of
     the manifest, `size` in bytes. `measurements` by name, lower-case hex. `inputs` are sets of what went in
-    (packages, wheels, kernel, the kit's files, own files, tools), each from names to versions or digests."""
+    (packages, wheels, kernel, the kit's files, own files, tools), each from names to versions or digests.
+    `gpus`: how many its guest attests."""
 
     name: str
     platform: Platform
@@ -47,6 +48,7 @@ class Built:
     recipe_digest: str
     inputs: Mapping[str, Mapping[str, str]]
     container_policy: str | None = None
+    gpus: int | None = None
 
 
 def build(
@@ -88,7 +90,9 @@ def build(
         used = {"jewelhouse": __version__, **_versions(("mmdebstrap",))}
         built = {**built, "inputs": {"tools": used, **inputs, **built.get("inputs", {})}}
         beside(made, recipe, platform, assembled, built, attested)
-        record = {"key": key, "recipe": recipe.digest, **built}
+        gpu = recipe.settings.trust.gpu
+        gpus = gpu.count if gpu and trust is None else None
+        record = {"key": key, "recipe": recipe.digest, "gpus": gpus, **built}
         (made / RESULT).write_text(json.dumps(record, indent=1, sort_keys=True), encoding="utf-8")
         shutil.rmtree(target, ignore_errors=True)
         made.replace(target)
@@ -173,6 +177,7 @@ def _kept(target: Path, key: str) -> Built | None:
         recipe_digest=record["recipe"],
         inputs=record["inputs"],
         container_policy=record.get("container_policy"),
+        gpus=record.get("gpus"),
     )
 
 
@@ -216,6 +221,7 @@ def measured(out: Path, recipe: Recipe, platform: Platform) -> Built:
         recipe_digest=record.get("recipe", ""),
         inputs=inputs,
         container_policy=base64.b64encode(policy).decode() if policy else None,
+        gpus=record.get("gpus"),
     )
 
 

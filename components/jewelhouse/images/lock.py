@@ -53,6 +53,8 @@ class ImageEntry(Settings):
     """What the image was built from; missing where it was not built with the kit."""
     container_policy: str | None = None
     """The confidential container policy (Rego, base64) whose SHA-256 is hostdata."""
+    gpu: Annotated[StrictInt, Field(gt=0)] | None = None
+    """How many GPUs the guest in it attests before it asks for a key: what its recipe demands."""
 
     def image(self, name: str, platform: Platform) -> Image:
         alternatives = (self.measurements, *self.previous) if self.measurements else ()
@@ -65,6 +67,7 @@ class ImageEntry(Settings):
             debug=self.debug,
             size=self.size,
             container_policy=self.container_policy,
+            gpus=self.gpu,
         )
 
 

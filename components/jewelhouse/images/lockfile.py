@@ -120,6 +120,8 @@ def _entry(
         "recipe-digest": one.recipe_digest,
         "inputs": names,
     }
+    if one.gpus is not None:
+        entry["gpu"] = one.gpus
     if one.container_policy is not None:
         entry["container-policy"] = one.container_policy
     return entry

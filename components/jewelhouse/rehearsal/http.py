@@ -6,6 +6,7 @@ import contextlib
 import ipaddress
 import json
 import socket
+import socketserver
 import ssl
 import sys
 import tempfile
@@ -52,7 +53,8 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """One reply. `cut`: the connection ends after so many bytes of the body, as when a service dies."""
+    """One reply. `cut`: the connection ends after so many bytes of the body, as when a service dies; below 0
+    it ends without a word."""
 
     status: int = 200
     body: bytes = b""
@@ -161,13 +163,24 @@ def _alternative(host: str) -> x509.GeneralName:
 class Service:
     """A loopback server for one handler, each connection in a thread of its own.
 
-    `identity` puts it under TLS. Used as a context manager: `url` is its address while it runs, and at the
-    end all its connections are cut. A handler that raises is an error of the rehearsal and is raised at the
-    end; the client sees status 500.
+    `identity` puts it under TLS, `path` on a Unix socket. Used as a context manager: `url` is its address
+    while it runs, and at the end all its connections are cut. A handler that raises is an error of the
+    rehearsal and is raised at the end; the client sees status 500.
     """
 
-    def __init__(self, handler: Handler, *, identity: Identity | None = None, port: int = 0) -> None:
-        self._server = _Server((LOOPBACK, port), _protocol(handler))
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        identity: Identity | None = None,
+        port: int = 0,
+        path: Path | None = None,
+    ) -> None:
+        self._server = (
+            _UnixServer(str(path), _protocol(handler))
+            if path
+            else _Server((LOOPBACK, port), _protocol(handler))
+        )
         self._scheme = "http"
         if identity is not None:
             self._server.socket = _tls(identity).wrap_socket(
@@ -205,7 +218,7 @@ class _Server(ThreadingHTTPServer):
     # Connections that clients keep open must not hold the end of a rehearsal up.
     block_on_close = False
 
-    def __init__(self, address: tuple[str, int], protocol: type[BaseHTTPRequestHandler]) -> None:
+    def __init__(self, address: Any, protocol: type[BaseHTTPRequestHandler]) -> None:
         super().__init__(address, protocol)
         self.connections: set[socket.socket] = set()
         self.failures: list[Exception] = []
@@ -215,6 +228,14 @@ class _Server(ThreadingHTTPServer):
         error = sys.exception()
         if isinstance(error, Exception) and not isinstance(error, OSError):
             self.failures.append(error)
+
+
+class _UnixServer(_Server):
+    address_family = socket.AF_UNIX
+
+    def server_bind(self) -> None:
+        # The one of HTTP looks the host's name up.
+        socketserver.TCPServer.server_bind(self)
 
 
 def _tls(identity: Identity) -> ssl.SSLContext:
@@ -267,10 +288,15 @@ def _protocol(handler: Handler) -> type[BaseHTTPRequestHandler]:
             self._send(reply)
 
         def _send(self, reply: Answer) -> None:
+            if reply.cut is not None and reply.cut < 0:
+                self.close_connection = True
+                return
             self.send_response(reply.status)
             for name, value in {"Content-Type": reply.kind, **reply.headers}.items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(reply.body)))
+            # What HEAD is told is the length of what GET would get.
+            if "Content-Length" not in reply.headers:
+                self.send_header("Content-Length", str(len(reply.body)))
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(reply.body[: reply.cut])

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import secrets
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from jewelhouse.evidence import nitro_document
 from jewelhouse.evidence.verdict import Kind
 from jewelhouse.model import Platform, Stage
-from jewelhouse.rehearsal import tpm
+from jewelhouse.rehearsal import http, relay, sigv4, tpm
 from jewelhouse.rehearsal.ec2 import Metadata
+from jewelhouse.rehearsal.envelope import enveloped
+from jewelhouse.rehearsal.http import Asked
 from jewelhouse.rehearsal.kms import Judged, Kms
-from jewelhouse.rehearsal.minting_nitro import Authority
+from jewelhouse.rehearsal.minting_nitro import Authority, recipient, registers
 from jewelhouse.rehearsal.nsm import Nsm
+from jewelhouse.rehearsal.relay import Habits
 from jewelhouse.rehearsal.services import Services, Wrong
 from jewelhouse.rehearsal.sigv4 import Credentials
 from jewelhouse.rehearsal.world import World
@@ -31,6 +37,7 @@ WRONG = (
     Wrong.REPLAYED,
     Wrong.STALE,
     Wrong.FORGED,
+    *relay.WRONG,
 )
 KINDS: Mapping[Platform, Kind] = {
     Platform.AWS_ENCLAVE: Kind.NITRO_ENCLAVE,
@@ -56,6 +63,8 @@ def services(world: World, stage: Stage, wrong: Wrong) -> Iterator[Services]:
         policies=_attached(world, stage),
     )
     keys = {world.key(stage, artifact).uri: world.key(stage, artifact) for artifact in stage.opens}
+    # Only a relay makes a difference between TLS and none.
+    tls = http.Authority() if wrong in relay.WRONG else None
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="jewelhouse-nsm-")))
         machine = stack.enter_context(
@@ -78,10 +87,19 @@ def services(world: World, stage: Stage, wrong: Wrong) -> Iterator[Services]:
                 roots=authority.roots,
                 callers=[caller],
                 region=stage.region,
-                meddle=_forged if wrong is Wrong.FORGED else None,
+                identity=tls.identity() if tls else None,
+                meddle=MEDDLING.get(wrong),
             )
         )
         endpoints = {"kms": kms.url, "imds": metadata.url}
+        overheard: list[bytes] = []
+        if tls:
+            habits = Habits(recipient=lambda asked: sigv4.signed_again(_to_another(asked), caller))
+            between = stack.enter_context(relay.before(kms.url, wrong, habits, tls))
+            overheard = between.heard
+            certificates = directory / "authority.pem"
+            certificates.write_bytes(tls.pem)
+            endpoints |= {"kms": between.url, "certificates": str(certificates)}
         if stage.platform is Platform.AWS_ENCLAVE:
             endpoints["nsm"] = str(directory / "nsm")
         else:
@@ -89,6 +107,8 @@ def services(world: World, stage: Stage, wrong: Wrong) -> Iterator[Services]:
         yield Services(
             endpoints=endpoints,
             refused=lambda: [_said(one) for one in kms.log if one.code != "released"],
+            evidence=lambda: list(machine.documents),
+            overheard=lambda: overheard,
         )
 
 
@@ -113,8 +133,6 @@ def _registers(world: World, stage: Stage, wrong: Wrong) -> dict[int, bytes]:
 
 def _recorded(world: World, stage: Stage, authority: Authority, kind: Kind) -> bytes:
     """A document of the right enclave, of another run: its key is not this one's."""
-    from jewelhouse.rehearsal.minting_nitro import recipient, registers
-
     return authority.document(
         {**registers(kind), **_registers(world, stage, Wrong.NOTHING)},
         kind,
@@ -129,6 +147,26 @@ def _recorded(world: World, stage: Stage, authority: Authority, kind: Kind) -> b
 def _forged(reply: dict[str, Any]) -> dict[str, Any]:
     """What a service would answer that wants to be taken for KMS: a key of its own choice, in the clear."""
     return {**reply, "Plaintext": "A" * 43 + "="}
+
+
+def _replayed(reply: dict[str, Any]) -> dict[str, Any]:
+    """What KMS answered to another run, whose key went with it."""
+    recorded = enveloped(recipient(), secrets.token_bytes(32))
+    return {**reply, "CiphertextForRecipient": base64.b64encode(recorded).decode()}
+
+
+MEDDLING = {Wrong.FORGED: _forged, Wrong.RELAY_REPLAYS: _replayed}
+
+
+def _to_another(asked: Asked) -> Asked:
+    """The same request with a public key of the relay's own in the attestation document."""
+    body = json.loads(asked.body)
+    document = base64.b64decode(body["Recipient"]["AttestationDocument"])
+    guests = nitro_document.parse(document).public_key
+    assert guests is not None
+    changed = document.replace(guests, recipient())
+    body["Recipient"]["AttestationDocument"] = base64.b64encode(changed).decode()
+    return replace(asked, body=json.dumps(body).encode())
 
 
 def _attached(world: World, stage: Stage) -> tuple[dict[str, Any], ...]:

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from jewelhouse.evidence import tokens
 from jewelhouse.guest import azure_container
 from jewelhouse.model import Platform, Stage, Tee
-from jewelhouse.rehearsal import http, minting_snp
+from jewelhouse.rehearsal import http, minting_snp, relay
 from jewelhouse.rehearsal.azure_imds import Identity, Metadata
+from jewelhouse.rehearsal.http import Answer, Asked
 from jewelhouse.rehearsal.maa import Maa
-from jewelhouse.rehearsal.minting_claims import container_claims, guest_claims
+from jewelhouse.rehearsal.minting_claims import b64url, container_claims, guest_claims
 from jewelhouse.rehearsal.minting_td import REPORT_DATA, Host, td_report
 from jewelhouse.rehearsal.minting_tokens import MaaAuthority
+from jewelhouse.rehearsal.relay import Habits
 from jewelhouse.rehearsal.services import Services, Wrong
 from jewelhouse.rehearsal.snp_guest import DEBUG_POLICY, POLICY, SnpGuest
-from jewelhouse.rehearsal.vault import Judged, Vault
+from jewelhouse.rehearsal.vault import Judged, Vault, wrapped
 from jewelhouse.rehearsal.vtpm import Vtpm
 from jewelhouse.rehearsal.world import World
 from jewelhouse.release import azure, azure_facts
@@ -35,6 +44,7 @@ WRONG = (
     Wrong.REPLAYED,
     Wrong.STALE,
     Wrong.FORGED,
+    *relay.WRONG,
 )
 ASSIGNMENT = "azure-native:authorization:RoleAssignment"
 # Built-in roles with Microsoft.KeyVault/vaults/keys/release/action: Crypto Service Release User, Crypto
@@ -85,15 +95,20 @@ def services(world: World, stage: Stage, wrong: Wrong) -> Iterator[Services]:
                 issuers=signer.endorsements,
                 roots=signer.roots,
                 authority=tls,
-                meddle=_forged if wrong is Wrong.FORGED else None,
+                meddle=MEDDLING.get(wrong),
             )
         )
+        urls = {"maa": maa.url, "vault": vault.url}
+        overheard: list[list[bytes]] = []
+        for name, habits in HABITS.items() if wrong in relay.WRONG else ():
+            between = stack.enter_context(relay.before(urls[name], wrong, habits, tls))
+            urls[name] = between.url
+            overheard.append(between.heard)
         certificates = folder / "authority.pem"
         certificates.write_bytes(tls.pem)
         yield Services(
             endpoints={
-                "maa": maa.url,
-                "vault": vault.url,
+                **urls,
                 "imds": metadata.url,
                 "certificates": str(certificates),
                 **endpoints,
@@ -104,6 +119,7 @@ def services(world: World, stage: Stage, wrong: Wrong) -> Iterator[Services]:
                 *(f"Azure Attestation: {one.refused}" for one in maa.log if one.refused),
                 *(_said(one) for one in vault.log if one.code != "released"),
             ],
+            overheard=lambda: [body for heard in overheard for body in heard],
         )
 
 
@@ -195,6 +211,63 @@ def _forged(payload: dict[str, Any]) -> dict[str, Any]:
     """What a service would answer that wants another key to be taken for this one."""
     payload["response"]["key"]["key"]["kid"] += "0"
     return payload
+
+
+def _replayed(payload: dict[str, Any]) -> dict[str, Any]:
+    """What Key Vault answered to another run: signed by it, and wrapped to a key that went with that run."""
+    key = payload["response"]["key"]["key"]
+    blob = json.loads(tokens.decode(key["key_hsm"].encode(), "key_hsm"))
+    other = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    public = other.public_key().public_numbers()
+    blob["ciphertext"] = b64url(wrapped(other, (public.n, public.e), hashes.SHA1()))
+    key["key_hsm"] = b64url(json.dumps(blob).encode())
+    return payload
+
+
+MEDDLING = {Wrong.FORGED: _forged, Wrong.RELAY_REPLAYS: _replayed}
+
+
+def _to_another(asked: Asked) -> Asked:
+    """The same request for a token, with a key of the relay's own for what is released."""
+    body = json.loads(asked.body)
+    if "runtimeData" in body:
+        runtime = json.loads(base64.urlsafe_b64decode(body["runtimeData"]["data"]))
+        runtime["keys"][0]["n"] = b64url(secrets.token_bytes(256))
+        body["runtimeData"]["data"] = base64.urlsafe_b64encode(json.dumps(runtime).encode()).decode()
+    else:
+        info = json.loads(tokens.decode(body["AttestationInfo"].encode(), "AttestationInfo"))
+        public = base64.b64decode(info["TpmInfo"]["EncKeyPub"])
+        # The modulus ends the public area of an RSA key (TPMT_PUBLIC).
+        info["TpmInfo"]["EncKeyPub"] = base64.b64encode(public[:-256] + secrets.token_bytes(256)).decode()
+        body["AttestationInfo"] = b64url(json.dumps(info).encode())
+    return replace(asked, body=json.dumps(body).encode())
+
+
+def _signed_otherwise(_: Asked, reply: Answer) -> Answer:
+    body = json.loads(reply.body)
+    head, payload, signature = body["value"].split(".")
+    changed = json.loads(relay.altered(json.dumps({"signature": signature}).encode()))["signature"]
+    return replace(reply, body=json.dumps({**body, "value": f"{head}.{payload}.{changed}"}).encode())
+
+
+def _attests(asked: Asked) -> bool:
+    return asked.method == "POST" and bool(asked.body)
+
+
+def _releases(asked: Asked) -> bool:
+    return _attests(asked) and asked.path.endswith("/release")
+
+
+# What is changed on the way to and from each service; the token carries the key that a release is for.
+HABITS = {
+    "maa": Habits(
+        recipient=_to_another,
+        asks=lambda asked: asked,
+        answers=lambda _, reply: reply,
+        relevant=_attests,
+    ),
+    "vault": Habits(recipient=lambda asked: asked, answers=_signed_otherwise, relevant=_releases),
+}
 
 
 def _said(one: Judged) -> str:

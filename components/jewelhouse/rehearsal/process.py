@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from jewelhouse.errors import JewelhouseError
 # Seconds until a stage that does not serve has to be done.
 PATIENCE = 120
 CLOSED, RECORD = "jewelhouse: closed: ", "jewelhouse-record: "
+TEMPORARY = "temporary"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ class Outcome:
 @dataclass(frozen=True, kw_only=True)
 class Guest:
     """What a guest is started with. `folder`: for its settings; `workspace`: in memory. `environment`: what
-    the vendors' clients need besides (credentials of a loopback account)."""
+    the vendors' clients need besides (credentials of a loopback account). `program`: what Python runs."""
 
     folder: Path
     workspace: Path
@@ -51,12 +52,28 @@ class Guest:
     endpoints: Mapping[str, Any]
     environment: Mapping[str, str] = field(default_factory=dict)
     workload: Mapping[str, str] = field(default_factory=dict)
+    program: Sequence[str] = ("-m", "jewelhouse.guest")
 
 
-def start(guest: Guest, *, visit: Callable[[], Any] | None = None, patience: float = PATIENCE) -> Outcome:
-    """Runs a guest to its end, or with `visit` until that has returned (a stage that serves).
+Running = subprocess.Popen
+Heard = Callable[[Running, str], None]
+"""Told every line that a guest says, while it runs."""
+Begun = Callable[[Running], None]
 
-    Raises JewelhouseError when it does not end in time.
+
+def start(
+    guest: Guest,
+    *,
+    visit: Callable[[Running], Any] | None = None,
+    heard: Heard = lambda process, line: None,
+    begun: Begun = lambda process: None,
+    patience: float = PATIENCE,
+) -> Outcome:
+    """Runs a guest to its end, or with `visit` until that has returned (a stage that serves). `begun` is told
+    the process, `heard` what it says: both may end it.
+
+    What it writes for a while goes to `temporary` of its folder. Raises JewelhouseError when it does not end
+    in time.
     """
     files = {
         "image": {"name": "rehearsal", "platform": guest.platform, "environment": dict(guest.workload)},
@@ -65,12 +82,15 @@ def start(guest: Guest, *, visit: Callable[[], Any] | None = None, patience: flo
         "endpoints": guest.endpoints,
     }
     guest.folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "jewelhouse.guest", "--workspace", str(guest.workspace)]
+    command = [sys.executable, *guest.program, "--workspace", str(guest.workspace)]
     for name, value in files.items():
         path = guest.folder / f"{name}.json"
         path.write_text(json.dumps(value), encoding="utf-8")
         command += [f"--{name}", str(path)]
+    temporary = guest.folder / TEMPORARY
+    temporary.mkdir(exist_ok=True)
     environment = {
+        "TMPDIR": str(temporary),
         "PATH": os.environ.get("PATH", os.defpath),
         "HOME": str(guest.folder),
         "PYTHONUNBUFFERED": "1",
@@ -87,12 +107,19 @@ def start(guest: Guest, *, visit: Callable[[], Any] | None = None, patience: flo
         errors="replace",
     )
     lines: list[str] = []
-    reader = threading.Thread(target=lambda: lines.extend(process.stdout or ()), daemon=True)
+
+    def read() -> None:
+        for line in process.stdout or ():
+            lines.append(line)
+            heard(process, line)
+
+    reader = threading.Thread(target=read, daemon=True)
     reader.start()
     served = None
     try:
+        begun(process)
         if visit is not None:
-            served = visit()
+            served = visit(process)
             process.terminate()
         process.wait(patience)
     except subprocess.TimeoutExpired as error:

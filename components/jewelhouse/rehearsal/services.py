@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib import import_module
@@ -27,26 +27,42 @@ class Wrong(StrEnum):
     STALE = "stale evidence"
     FORGED = "key service that answers with a forged reply"
     WIDENED = "policy widened by hand"
+    RELAY_READS = "relay in the middle that reads"
+    RELAY_ASKS = "relay in the middle that changes requests"
+    RELAY_ANSWERS = "relay in the middle that changes replies"
+    RELAY_TLS = "relay in the middle with a certificate of its own"
+    RELAY_REPLAYS = "relay in the middle that replays a recorded reply"
+    RELAY_RECIPIENT = "relay in the middle that swaps the recipient's key"
+    GPU_DEBUG = "GPU in the mode for developers"
+    GPU_ROOT = "GPU under a foreign root"
+    GPU_REPLAYED = "replayed report of a GPU"
+    GPU_MISSING = "a GPU missing"
+    GPU_FORGED = "GPU attestation with forged tokens"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Services:
     """Running stand-ins. `settings` are added to the stage's; `refused` says, after a run, what the key
-    services refused and why."""
+    services refused and why, `evidence` which documents a security module gave out, `overheard` all that a
+    relay in the middle has seen."""
 
     endpoints: Mapping[str, Any]
     environment: Mapping[str, str] = field(default_factory=dict)
     settings: Callable[[dict[str, Any]], dict[str, Any]] = lambda settings: settings
     refused: Callable[[], list[str]] = list
+    evidence: Callable[[], list[bytes]] = list
+    overheard: Callable[[], list[bytes]] = list
 
 
 # Which module plays a platform's services: `services(world, stage, wrong)` gives a context with Services, and
 # `WRONG` is what can be wrong there.
 MODULES: Mapping[Platform, str] = {
     Platform.AWS_ENCLAVE: "on_aws",
-    Platform.AWS_NITROTPM: "on_aws",
+    Platform.AWS_NITROTPM: "on_aws_tpm",
     Platform.AZURE_CONTAINER: "on_azure",
     Platform.AZURE_CVM: "on_azure_vm",
+    Platform.GCP_CONFIDENTIAL_SPACE: "on_gcp",
+    Platform.GCP_CVM: "on_gcp_vm",
 }
 
 
@@ -61,6 +77,24 @@ def of(platform: Platform) -> Any:
     return import_module(f"jewelhouse.rehearsal.{MODULES[platform]}")
 
 
-def services(world: World, stage: Stage, wrong: Wrong) -> AbstractContextManager[Services]:
-    """Stand-ins for one run of a stage."""
-    return of(stage.platform).services(world, stage, wrong)
+def wrongs(stage: Stage) -> tuple[Wrong, ...]:
+    """All that can be wrong around a stage."""
+    gpus = _gpus()
+    return (*of(stage.platform).WRONG, *(gpus.WRONG if gpus.demanded(stage) else ()))
+
+
+@contextmanager
+def services(world: World, stage: Stage, wrong: Wrong) -> Iterator[Services]:
+    """Stand-ins for one run of a stage, with GPUs where its image demands them."""
+    gpus = _gpus()
+    platform = Wrong.NOTHING if wrong in gpus.WRONG else wrong
+    with ExitStack() as stack:
+        given = stack.enter_context(of(stage.platform).services(world, stage, platform))
+        if gpus.demanded(stage):
+            given = stack.enter_context(gpus.around(given, stage, wrong))
+        yield given
+
+
+def _gpus() -> Any:
+    # It needs what is declared here.
+    return import_module("jewelhouse.rehearsal.gpus")

@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -71,6 +71,18 @@ def caller(
             "The request signature we calculated does not match the signature you provided.",
         )
     return credentials
+
+
+def signed_again(asked: Asked, credentials: Credentials) -> Asked:
+    """A changed request, signed by who holds the credentials, as the host does that hands them to a stage."""
+    parsed = AUTHORIZATION.fullmatch(asked.headers["authorization"])
+    assert parsed is not None
+    _, day, region, service, names, signature = parsed.groups()
+    made = _signature(
+        credentials.secret, asked, names.split(";"), asked.headers["x-amz-date"], (day, region, service)
+    )
+    changed = asked.headers["authorization"].replace(signature, made)
+    return replace(asked, headers={**asked.headers, "authorization": changed})
 
 
 def _fresh(moment: str, day: str, now: datetime) -> None:

@@ -69,7 +69,7 @@ def _largest(store: Path) -> list[Path]:
 
 
 def _swapped(store: Path) -> None:
-    """Another file of the same size: of the artifact where it has two, else what anybody could have sealed."""
+    """Another file of the same size: of the artifact where it has two, else what anybody could seal."""
     first, *others = _largest(store)
     own = first.read_bytes()
     if others and others[0].stat().st_size == len(own):

@@ -15,17 +15,19 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
 
 from jewelhouse import lifecycle as graph
 from jewelhouse.errors import JewelhouseError
 from jewelhouse.model import Artifact, AttestedKey, Lifecycle, Stage
 from jewelhouse.rehearsal import data
 from jewelhouse.release import states
-from jewelhouse.weights import mandate, seal, sources, stores, wrap
+from jewelhouse.weights import mandate, manifest, seal, series, signing, sources, stores, unseal, wrap
+from jewelhouse.weights.manifest import Manifest, Trust
 
 BITS = 4096
+OAEP = padding.OAEP(mgf=padding.MGF1(hashes.SHA256()), algorithm=hashes.SHA256(), label=None)
 LIFE = timedelta(days=2)
 
 
@@ -52,7 +54,9 @@ class Key:
 @dataclass(frozen=True, kw_only=True)
 class World:
     """`keys` by attested key. `owners` sign what artifacts' owners sign; `signers`: by artifact, the key
-    (PEM) that its manifests are signed by, known once it is supplied or its mandate is made."""
+    (PEM) that its manifests are signed by, known once it is supplied or its mandate is made. `nobodys`: keys
+    of owners that outputs go to which no stage opens. `marks`: what open content is known by wherever it
+    lies."""
 
     lifecycle: Lifecycle
     folder: Path
@@ -61,6 +65,8 @@ class World:
     resources: Sequence[Mapping[str, Any]]
     owners: Mapping[str, ed25519.Ed25519PrivateKey]
     signers: dict[str, str] = field(default_factory=dict)
+    nobodys: dict[str, rsa.RSAPrivateKey] = field(default_factory=dict, repr=False)
+    marks: set[bytes] = field(default_factory=set, repr=False)
 
     def key(self, stage: Stage, artifact: str) -> Key:
         return self.keys[graph.key_for(stage, artifact)]
@@ -117,6 +123,7 @@ def supply(world: World) -> list[str]:
         data.supply(artifact.kind, plain, seed=number)
         sealed = world.folder / "stores" / artifact.name
         _seal(world, artifact, plain, sealed)
+        world.marks.update(data.marks(plain))
         # Plaintext of a supplier is at the supplier's; what follows is looked at for traces of it.
         shutil.rmtree(plain)
         for stage in _openers(world, artifact.name):
@@ -175,7 +182,7 @@ def mandates(world: World, stage: Stage) -> None:
 
 def _nobody(world: World, name: str) -> wrap.Recipient:
     """An output that no stage opens is sealed to its owner's own key, which is in no cloud."""
-    private = rsa.generate_private_key(65537, BITS)
+    private = world.nobodys.setdefault(name, rsa.generate_private_key(65537, BITS))
     return wrap.recipient(_pem(private.public_key()), f"owner-of-{name}", where=name)
 
 
@@ -184,6 +191,59 @@ def hand_on(world: World, stage: Stage) -> None:
     for name in stage.seals:
         for other in _openers(world, name):
             carry(world.store(stage, name), world.store(other, name))
+
+
+def unsealed(world: World, stage: Stage, artifact: str, folder: Path) -> bool:
+    """Unseals what a stage made, as its owner could who held the keys; whether there is anything."""
+    try:
+        unseal.unseal(
+            stores.store(world.store(stage, artifact)),
+            folder,
+            Trust(signers=(world.signers[artifact],)),
+            artifact=artifact,
+            opener=lambda found: _dek(world, found),
+            now=datetime.now(UTC),
+        )
+    except stores.Missing:
+        return False
+    return True
+
+
+def verified(world: World, stage: Stage, artifact: str) -> Manifest | None:
+    """The manifest that a stage's store holds, with every byte of what it names opened and as it says; None
+    where there is none. Raises JewelhouseError for anything in between."""
+    try:
+        return unseal.verify(
+            stores.store(world.store(stage, artifact)),
+            Trust(signers=(world.signers[artifact],)),
+            artifact=artifact,
+            now=datetime.now(UTC),
+            opener=lambda found: _dek(world, found),
+        )
+    except stores.Missing:
+        return None
+
+
+def _dek(world: World, found: Manifest) -> bytes:
+    for key in world.keys.values():
+        for one in found.keys:
+            if one.key == key.uri:
+                return key.private.decrypt(one.ciphertext, OAEP)
+    return world.nobodys[found.artifact].decrypt(found.keys[0].ciphertext, OAEP)
+
+
+def secrets(world: World, stage: Stage) -> dict[str, bytes]:
+    """What opens the artifacts of a stage, by name: data keys, and the private halves of attested keys."""
+    found: dict[str, bytes] = {}
+    for artifact in stage.opens:
+        key = world.key(stage, artifact)
+        number = key.private.private_numbers().d
+        found[f"the key {key.name}"] = number.to_bytes((number.bit_length() + 7) // 8)
+        store = stores.store(world.store(stage, artifact))
+        _, data = series.newest(store, manifest.SERIES, signing.LARGEST_ENVELOPE)
+        payload, _ = signing.verified(data, [signing.public_key(world.signers[artifact])], 1, artifact)
+        found[f"the data key of {artifact}"] = _dek(world, manifest.decode(payload))
+    return found
 
 
 def trust(world: World, stage: Stage, run: list[str]) -> dict[str, Any]:

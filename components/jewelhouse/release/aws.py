@@ -103,7 +103,7 @@ PROOFS: Mapping[Platform, Mapping[Proof, tuple[str, str]]] = {
         Proof.IDENTITY: ("enforced", "only the stage's role, with evidence of its image"),
         Proof.GPU: (
             "not-possible",
-            "KMS sees no GPU evidence: the guest checks it before it asks for the key",
+            "no GPU on AWS has a confidential mode to attest: Nitro keeps it apart, KMS sees none of it",
         ),
         Proof.NO_BYPASS: (
             "enforced",

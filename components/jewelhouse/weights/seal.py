@@ -77,6 +77,7 @@ def seal(
         _same(source, tree, order, there, {one.key: one.public for one in wrapped})
         return Sealed(manifest=there, unchanged=True)
     sealing = resume.begin(store, order.artifact, order.version, states, now)
+    named = False
     try:
         files, kept = _files(source, tree, store, order, sealing, processors(jobs), progress)
         found = Manifest(
@@ -95,10 +96,12 @@ def seal(
         envelope = form.envelope(found, order.signers)
         if sealing.resumed:
             _tidy(store, found)
+        named = True
         series.publish(store, form.name(found), envelope)
     except BaseException as error:
         sealing.close()
-        if states is None:
+        # A manifest whose writing was cut off may be there all the same, and what it names has to be, too.
+        if states is None and not named:
             # Who may only add leaves it to the owner's `prune`; why it failed is what matters here.
             with contextlib.suppress(StoreError):
                 store.delete(f"data/{sealing.data}")

@@ -136,7 +136,7 @@ class Gpu:
     def roots(self) -> tuple[Root, ...]:
         key = ec_key(f"{self.keys} Device Identity CA")
         digest = hashlib.sha256(spki(key)).hexdigest()
-        return (Root(key=digest, name="Device Identity CA", source="minted for this test"),)
+        return (Root(key=digest, name="Device Identity CA", source="minted for a rehearsal"),)
 
     @property
     def pem(self) -> bytes:

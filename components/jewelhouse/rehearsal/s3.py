@@ -1,6 +1,7 @@
 """As much of Amazon S3 as s3fs asks for, on the loopback: objects, ranges, listings, parts, removal.
 
 docs.aws.amazon.com/AmazonS3/latest/API. Signatures are not looked at; buckets are the first part of the path.
+A bucket may lie in a folder, so that what one stage puts there is found by the next.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 from xml.sax.saxutils import escape
 
@@ -18,17 +20,59 @@ from xml.sax.saxutils import escape
 class Bucket:
     """Objects by `bucket/key`. `dropped`: keys on whose writing the connection is cut."""
 
-    def __init__(self) -> None:
-        self.objects: dict[str, bytes] = {}
+    def __init__(self, objects: MutableMapping[str, bytes] | None = None) -> None:
+        self.objects: MutableMapping[str, bytes] = {} if objects is None else objects
         self.parts: dict[str, dict[int, bytes]] = {}
         self.asked: list[str] = []
         self.dropped: set[str] = set()
         self.url = ""
 
 
+class Folders(MutableMapping[str, bytes]):
+    """Objects that lie in folders, by the names of their buckets. A key that leads out of its bucket's folder
+    is none (KeyError)."""
+
+    def __init__(self, folders: Mapping[str, Path]) -> None:
+        self.folders = dict(folders)
+
+    def _file(self, name: str) -> Path:
+        bucket, _, key = name.partition("/")
+        parts = key.split("/")
+        if bucket not in self.folders or "\0" in key or any(part in ("", ".", "..") for part in parts):
+            raise KeyError(name)
+        return self.folders[bucket].joinpath(*parts)
+
+    def __getitem__(self, name: str) -> bytes:
+        try:
+            return self._file(name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise KeyError(name) from None
+
+    def __setitem__(self, name: str, data: bytes) -> None:
+        file = self._file(name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+
+    def __delitem__(self, name: str) -> None:
+        try:
+            self._file(name).unlink()
+        except FileNotFoundError:
+            raise KeyError(name) from None
+
+    def __iter__(self) -> Iterator[str]:
+        for bucket, folder in self.folders.items():
+            for path in folder.rglob("*"):
+                if path.is_file():
+                    yield f"{bucket}/{path.relative_to(folder).as_posix()}"
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
 @contextmanager
-def s3() -> Iterator[Bucket]:
-    bucket = Bucket()
+def s3(objects: MutableMapping[str, bytes] | None = None) -> Iterator[Bucket]:
+    """A running S3 over some objects, kept in memory without any."""
+    bucket = Bucket(objects)
 
     class Handler(_Handler):
         store = bucket
@@ -147,10 +191,13 @@ class _Handler(BaseHTTPRequestHandler):
         if where in self.store.dropped:
             self.close_connection = True
             return
-        if "partNumber" in query:
-            self.store.parts[query["uploadId"]][int(query["partNumber"])] = data
-        else:
-            self.store.objects[where] = data
+        try:
+            if "partNumber" in query:
+                self.store.parts[query["uploadId"]][int(query["partNumber"])] = data
+            else:
+                self.store.objects[where] = data
+        except KeyError:
+            return self._missing()
         self._answer(200, ETag=_tag(data))
 
     def do_POST(self) -> None:
@@ -164,9 +211,12 @@ class _Handler(BaseHTTPRequestHandler):
             )
             return self._answer(200, body.encode(), Content_Type="application/xml")
         if "uploadId" in query:
-            parts = self.store.parts.pop(query["uploadId"])
-            whole = b"".join(parts[number] for number in sorted(parts))
-            self.store.objects[where] = whole
+            try:
+                parts = self.store.parts.pop(query["uploadId"])
+                whole = b"".join(parts[number] for number in sorted(parts))
+                self.store.objects[where] = whole
+            except KeyError:
+                return self._missing()
             tag = escape(_tag(whole))
             body = f"<CompleteMultipartUploadResult><ETag>{tag}</ETag></CompleteMultipartUploadResult>"
             return self._answer(200, body.encode(), Content_Type="application/xml")
