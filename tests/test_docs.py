@@ -209,6 +209,12 @@ def test_a_round_goes_as_the_page_shows(page, tmp_path):
         assert done.returncode == int(block.mark("exit") or 0), printed
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_a_test_that_a_page_calls_a_proof_is_there(page):
+    for path, name in re.findall(r"\b(tests/[\w/]+\.py)::(\w+)", page.read_text(encoding="utf-8")):
+        assert f"\ndef {name}(" in (PROJECT / path).read_text(encoding="utf-8"), f"{page.name}: {path}::{name}"
+
+
 @pytest.mark.parametrize("block", of("yaml", marked="recipe"))
 def test_a_recipe_on_a_page_is_one(block, tmp_path):
     (tmp_path / "recipe.yaml").write_text(block.text)

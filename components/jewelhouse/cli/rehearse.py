@@ -29,6 +29,12 @@ def rehearse(
         Path | None,
         typer.Option("--export", help="`pulumi stack export` of a real stack; the sandbox's without it."),
     ] = None,
+    supply: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--supply", metavar="ARTIFACT=DIR", help="Seal this directory as a supplied artifact. Repeatable."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--html", help="Write a page for a browser as well.")] = None,
     machines: Annotated[
         bool | None,
@@ -63,6 +69,7 @@ def rehearse(
             where=stack,
             remedy=f"stages: {', '.join(lifecycle.stages)}",
         )
+    brought = {name: Path(folder) for name, _, folder in (one.partition("=") for one in supply or ())}
     if seed is not None and not chaos:
         raise JewelhouseError("is of chaos", where="--seed", remedy="give --chaos as well")
     deployed, outputs = _state(stack, project, export)
@@ -79,6 +86,7 @@ def rehearse(
             stages=tuple(stages or ()),
             machines=None if machines is False else project / KEPT / "out",
             seed=seed if chaos else None,
+            supplies=brought,
         )
     if out is not None:
         out.write_text(

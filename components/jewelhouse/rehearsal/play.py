@@ -37,19 +37,21 @@ def rehearse(
     stages: tuple[str, ...] = (),
     machines: Path | None = None,
     seed: int | None = None,
+    supplies: Mapping[str, Path] | None = None,
 ) -> Result:
     """Plays a stack's lifecycle in order, and for each stage all that must not open.
 
     `stages` limits which are played with what is wrong; all run once, since what they make is needed.
     `machines`: folder of built images, in which stages in enclaves are played a second time where they are
-    built. `seed`: of chaos, in which guests, key services and stores die at all points; none without it.
+    built. `supplies`: directories in place of small data of our own, by artifact. `seed`: of chaos, in which
+    guests, key services and stores die at all points; none without it.
     Raises JewelhouseError when the stack is not there as its file says, or an artifact cannot be supplied.
     """
     memory = Path(tempfile.mkdtemp(dir="/dev/shm", prefix="jewelhouse-rehearsal-"))
     try:
         with tempfile.TemporaryDirectory(prefix="jewelhouse-rehearsal-") as temporary:
             made = world.build(lifecycle, export, outputs, Path(temporary))
-            report(f"supplied: {', '.join(world.supply(made))}")
+            report(f"supplied: {', '.join(world.supply(made, supplies))}")
             played: list[Scene] = []
 
             def show(found: Iterable[Scene]) -> None:

@@ -110,17 +110,35 @@ def build(lifecycle: Lifecycle, export: Mapping[str, Any], outputs: Mapping[str,
     )
 
 
-def supply(world: World) -> list[str]:
-    """Seals what no stage makes, with public keys alone, as suppliers do; returns the artifacts."""
+def supply(world: World, brought: Mapping[str, Path] | None = None) -> list[str]:
+    """Seals what no stage makes, with public keys alone, as suppliers do; returns the artifacts.
+
+    `brought`: directories to seal in place of data of our own, by artifact. Raises JewelhouseError for
+    artifacts that nobody supplies and for what is no directory.
+    """
     made = graph.sealers_of(world.lifecycle)
     supplied = [
         artifact
         for name, artifact in sorted(world.lifecycle.artifacts.items())
         if name not in made and graph.keys_of(world.lifecycle, name)
     ]
+    brought = brought or {}
+    names = [artifact.name for artifact in supplied]
+    for name, folder in brought.items():
+        if name not in names:
+            raise JewelhouseError(
+                f"{name} is not supplied to this lifecycle",
+                where="--supply",
+                remedy=f"one of {', '.join(names)}",
+            )
+        if not folder.is_dir():
+            raise JewelhouseError("is no directory", where=str(folder))
     for number, artifact in enumerate(supplied):
         plain = world.folder / "suppliers" / artifact.name
-        data.supply(artifact.kind, plain, seed=number)
+        if artifact.name in brought:
+            shutil.copytree(brought[artifact.name], plain, symlinks=True)
+        else:
+            data.supply(artifact.kind, plain, seed=number)
         sealed = world.folder / "stores" / artifact.name
         _seal(world, artifact, plain, sealed)
         world.marks.update(data.marks(plain))
@@ -128,7 +146,7 @@ def supply(world: World) -> list[str]:
         shutil.rmtree(plain)
         for stage in _openers(world, artifact.name):
             carry(sealed, world.store(stage, artifact.name))
-    return [artifact.name for artifact in supplied]
+    return names
 
 
 def _seal(world: World, artifact: Artifact, plain: Path, sealed: Path) -> None:
