@@ -30,6 +30,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "release": ("release_aws", "release_azure", "release_gcp"),
     "matrix": ("release_matrix",),
     "weights": ("weights_memory", "weights_file", "weights_small_files"),
+    "guest": ("guest_time",),
     "images": ("images", "images_verity", "images_buildah"),
 }
 

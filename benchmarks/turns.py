@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 # A turn in which others took more than this of one processor is not counted, as long as there are calm ones:
 # what runs in two threads would pay more for a neighbour than what runs in one.
@@ -53,3 +55,23 @@ def _others() -> float:
         used = resource.getrusage(who)
         ours += used.ru_utime + used.ru_stime
     return (user + nice + system + irq + softirq + steal) / _TICKS - ours
+
+
+def sizes(gigabytes: Sequence[int], copies: int) -> list[int]:
+    """Those of the sizes of which so many copies fit into memory; what does not is said."""
+    found = re.search(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"))
+    available = int(found[1]) * 1024 if found else 0
+    fitting = [size for size in gigabytes if copies * size * 1.1e9 < available]
+    for size in sorted(set(gigabytes) - set(fitting)):
+        print(f"{size} GB do not fit into memory {copies} times and were left out", file=sys.stderr)
+    return fitting
+
+
+def worst(measures: Iterable[Mapping[str, tuple[Any, ...]]]) -> dict[str, tuple[Any, ...]]:
+    """Of several measures of the same, for each name the one that is furthest on the wrong side."""
+    found: dict[str, tuple[Any, ...]] = {}
+    for measure in measures:
+        for name, one in measure.items():
+            pick = min if len(one) > 2 else max
+            found[name] = pick(one, found.get(name, one), key=lambda value: value[0])
+    return found

@@ -257,6 +257,8 @@ def _protocol(handler: Handler) -> type[BaseHTTPRequestHandler]:
         timeout = 30
 
         def setup(self) -> None:
+            # Or a body waits for the acknowledgement of its headers, which clients take their time for.
+            self.disable_nagle_algorithm = not isinstance(self.server, _UnixServer)
             super().setup()
             self._own.connections.add(self.connection)
 
