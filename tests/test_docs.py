@@ -212,7 +212,9 @@ def test_a_round_goes_as_the_page_shows(page, tmp_path):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
 def test_a_test_that_a_page_calls_a_proof_is_there(page):
     for path, name in re.findall(r"\b(tests/[\w/]+\.py)::(\w+)", page.read_text(encoding="utf-8")):
-        assert f"\ndef {name}(" in (PROJECT / path).read_text(encoding="utf-8"), f"{page.name}: {path}::{name}"
+        assert f"\ndef {name}(" in (PROJECT / path).read_text(encoding="utf-8"), (
+            f"{page.name}: {path}::{name}"
+        )
 
 
 @pytest.mark.parametrize("block", of("yaml", marked="recipe"))
