@@ -3,8 +3,8 @@
 All begin with the file in memory and write a new one into memory (/dev/shm where there is one: a stage opens
 into memory, and a disk would be what is measured), taking turns in one run. Tink is fed with megabytes, at
 which it is fastest; neither Tink nor age takes the SHA-256 that sealing takes on the way. So what could be
-reached against Tink at best, by AES-256-GCM and SHA-256 on two threads without reading or writing anything, is
-measured in the same turns and said besides. The peak is the resident memory of a process that seals,
+reached against Tink at best, by AES-256-GCM and SHA-256 on two threads without reading or writing anything,
+is measured in the same turns and said besides. The peak is the resident memory of a process that seals,
 interpreter and libraries included.
 The worse of 1 GB and 4 GB counts; `python -m benchmarks.weights_file 4` takes 4 GB alone.
 """

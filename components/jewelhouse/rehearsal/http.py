@@ -257,9 +257,10 @@ def _protocol(handler: Handler) -> type[BaseHTTPRequestHandler]:
         timeout = 30
 
         def setup(self) -> None:
-            # Or a body waits for the acknowledgement of its headers, which clients take their time for.
-            self.disable_nagle_algorithm = not isinstance(self.server, _UnixServer)
             super().setup()
+            # Or a body waits for the acknowledgement of its headers, which clients take their time for.
+            if self.connection.family != socket.AF_UNIX:
+                self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
             self._own.connections.add(self.connection)
 
         def finish(self) -> None:
