@@ -14,9 +14,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Self
 
-from jewelhouse.rehearsal.http import Answer, Asked, Service, answer
+from jewelhouse.rehearsal.http import Answer, Asked, Service, Standing, answer
 
 TOKEN, THIM, QUOTE = "/metadata/identity/oauth2/token", "/metadata/THIM/amd/certification", "/acc/tdquote"
 LIFE = timedelta(days=1)
@@ -31,7 +30,7 @@ class Identity:
     token: str = field(default_factory=lambda: secrets.token_urlsafe(60), repr=False)
 
 
-class Metadata:
+class Metadata(Standing):
     """`thim`: the answer of the certificate service; `quote`: from a TD report to a quote, on a TDX host.
 
     A context manager with `url`; `fail` makes the next answers errors.
@@ -49,17 +48,6 @@ class Metadata:
         self.log: list[str] = []
         self._faults: deque[Answer] = deque()
         self._service = Service(self._answer)
-
-    @property
-    def url(self) -> str:
-        return self._service.url
-
-    def __enter__(self) -> Self:
-        self._service.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._service.__exit__(*error)
 
     def fail(self, status: int, times: int = 1) -> None:
         """The next answers have this status, whatever they ask."""

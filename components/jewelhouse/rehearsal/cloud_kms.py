@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any
 
 import google_crc32c
 from cryptography.hazmat.primitives import hashes, serialization
@@ -81,7 +81,7 @@ class Held:
     enabled: bool = True
 
 
-class CloudKms:
+class CloudKms(http.Standing):
     """`who` is what the token service knows of a token; `accounts` are tokens of people and service accounts,
     as IAM names them. `denials`: the deny policies, as resources of the stack.
 
@@ -105,17 +105,6 @@ class CloudKms:
         self.log: list[Judged] = []
         self._faults: deque[Answer] = deque()
         self._service = Service(self._answer, identity=authority.identity())
-
-    @property
-    def url(self) -> str:
-        return self._service.url
-
-    def __enter__(self) -> Self:
-        self._service.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._service.__exit__(*error)
 
     def fail(self, status: int, code: str = "UNAVAILABLE", times: int = 1) -> None:
         """The next answers have this status, whatever they ask."""

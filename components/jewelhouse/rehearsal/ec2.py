@@ -9,16 +9,15 @@ import json
 import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Self
 
-from jewelhouse.rehearsal.http import Answer, Asked, Service
+from jewelhouse.rehearsal.http import Answer, Asked, Service, Standing
 from jewelhouse.rehearsal.sigv4 import Credentials
 
 CREDENTIALS = "/latest/meta-data/iam/security-credentials/"
 LIFE = timedelta(hours=6)
 
 
-class Metadata:
+class Metadata(Standing):
     """`credentials` may be None, as on an instance without a profile. A context manager with `url`."""
 
     def __init__(
@@ -30,21 +29,6 @@ class Metadata:
         self.credentials, self.user_data, self.clock = credentials, user_data, clock
         self._token = secrets.token_urlsafe(24)
         self._service = Service(self._answer)
-
-    @property
-    def url(self) -> str:
-        return self._service.url
-
-    @property
-    def port(self) -> int:
-        return self._service.port
-
-    def __enter__(self) -> Self:
-        self._service.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._service.__exit__(*error)
 
     def _answer(self, asked: Asked) -> Answer:
         if (asked.method, asked.path) == ("PUT", "/latest/api/token"):

@@ -11,9 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Self
 
-from jewelhouse.rehearsal.http import Answer, Asked, Service, answer
+from jewelhouse.rehearsal.http import Answer, Asked, Service, Standing, answer
 from jewelhouse.rehearsal.minting_tokens import jws, rsa_key
 
 ROOT = "/computeMetadata/v1/"
@@ -38,7 +37,7 @@ class Instance:
         return self.zone.rpartition("-")[0]
 
 
-class Metadata:
+class Metadata(Standing):
     """The metadata server of one instance. A context manager with `url`; `reply` makes the next answer of a
     path these bytes."""
 
@@ -49,17 +48,6 @@ class Metadata:
         self.log: list[str] = []
         self._replies: dict[str, deque[Answer]] = {}
         self._service = Service(self._answer)
-
-    @property
-    def url(self) -> str:
-        return self._service.url
-
-    def __enter__(self) -> Self:
-        self._service.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._service.__exit__(*error)
 
     def reply(self, path: str, body: bytes, status: int = 200) -> None:
         self._replies.setdefault(path, deque()).append(Answer(status=status, body=body))

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -55,7 +55,7 @@ class Unbelieved(Exception):
     """Evidence that does not hold, and why."""
 
 
-class GoogleAttestation:
+class GoogleAttestation(http.Standing):
     """`instance`: the VM that the certified attestation key is in, which Google reads off its certificate.
     `name`: the root of such certificates. `quotes` judges quotes of TDX. `replay` is a token that is given
     out instead.
@@ -80,17 +80,6 @@ class GoogleAttestation:
         self._challenges: dict[str, bytes] = {}
         self._faults: deque[Answer] = deque()
         self._service = Service(self._answer, identity=authority.identity())
-
-    @property
-    def url(self) -> str:
-        return self._service.url
-
-    def __enter__(self) -> Self:
-        self._service.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._service.__exit__(*error)
 
     def fail(self, status: int, times: int = 1) -> None:
         """The next answers have this status, whatever they ask."""

@@ -213,6 +213,27 @@ class Service:
             raise ExceptionGroup("a stand-in failed", self._server.failures)
 
 
+class Standing:
+    """What stands in for a service: it runs as long as its context does, at `url`."""
+
+    _service: Service
+
+    @property
+    def url(self) -> str:
+        return self._service.url
+
+    @property
+    def port(self) -> int:
+        return self._service.port
+
+    def __enter__(self) -> Self:
+        self._service.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._service.__exit__(*error)
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     # Connections that clients keep open must not hold the end of a rehearsal up.

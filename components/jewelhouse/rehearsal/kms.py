@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
@@ -25,7 +25,7 @@ from jewelhouse.evidence.verdict import MalformedEvidence, Verdict
 from jewelhouse.model import Cloud
 from jewelhouse.rehearsal import sigv4
 from jewelhouse.rehearsal.envelope import enveloped
-from jewelhouse.rehearsal.http import Answer, Asked, Identity, Service
+from jewelhouse.rehearsal.http import Answer, Asked, Identity, Service, Standing
 from jewelhouse.rehearsal.sigv4 import Credentials, Refused
 from jewelhouse.release.documents import Document
 from jewelhouse.release.evaluate import Decision, Request, evaluate
@@ -52,7 +52,7 @@ class Judged:
     decision: Decision | None
 
 
-class Kms:
+class Kms(Standing):
     """Keys and their policies by ARN, callers by access key id.
 
     `identity` puts it under TLS. `meddle` changes the body of an answer to Decrypt before it is sent, as a
@@ -79,21 +79,6 @@ class Kms:
         self.log: list[Judged] = []
         self._faults: deque[Answer] = deque()
         self._service = Service(self._answer, identity=identity)
-
-    @property
-    def url(self) -> str:
-        return self._service.url
-
-    @property
-    def port(self) -> int:
-        return self._service.port
-
-    def __enter__(self) -> Self:
-        self._service.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._service.__exit__(*error)
 
     def fail(self, code: str, times: int = 1) -> None:
         """The next calls are answered with this error (`ThrottlingException`), whatever they ask."""

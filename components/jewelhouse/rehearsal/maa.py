@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -40,7 +40,7 @@ class Attested:
     refused: str = ""
 
 
-class Maa:
+class Maa(http.Standing):
     """`amd`: roots of reports that are believed. `quotes` judges quotes of TDX. `change` alters claims before
     they are signed; `replay` is a token that is given out instead. A context manager with `url`.
     """
@@ -62,17 +62,6 @@ class Maa:
         self.tokens: list[bytes] = []
         self._faults: deque[Answer] = deque()
         self._service = Service(self._answer, identity=authority.identity())
-
-    @property
-    def url(self) -> str:
-        return self._service.url
-
-    def __enter__(self) -> Self:
-        self._service.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._service.__exit__(*error)
 
     def fail(self, status: int, times: int = 1) -> None:
         """The next answers have this status, whatever they ask."""

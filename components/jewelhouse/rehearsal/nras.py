@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Self
+from typing import Any
 
 from jewelhouse.evidence import nvidia
 from jewelhouse.evidence.certificates import Root
@@ -38,7 +38,7 @@ class Attested:
     because: tuple[str, ...] = ()
 
 
-class Nras:
+class Nras(http.Standing):
     """`roots`: of devices that are believed. `reference`: measurements that were released. `change` alters
     claims before they are signed, by the name of their token ("" for the whole); `forging` has them signed by
     a key that is not in its set; `replay` is a bundle that is given out instead.
@@ -63,17 +63,6 @@ class Nras:
         self.log: list[Attested] = []
         self._faults: deque[Answer] = deque()
         self._service = Service(self._answer, identity=authority.identity())
-
-    @property
-    def url(self) -> str:
-        return self._service.url
-
-    def __enter__(self) -> Self:
-        self._service.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._service.__exit__(*error)
 
     def fail(self, status: int, times: int = 1, message: str = "try again") -> None:
         """The next answers have this status, whatever they ask."""

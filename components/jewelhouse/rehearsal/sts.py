@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qsl
 
 from jewelhouse.evidence import confidential_space
@@ -66,7 +66,7 @@ class Refused(Exception):
         self.code, self.words, self.decision = code, words, decision
 
 
-class Sts:
+class Sts(http.Standing):
     """`providers`: by their full names, issuer, audiences, mapping and condition as they are deployed.
     `attestation`: whose tokens are believed. `meddle` changes replies, as a service that lies would.
 
@@ -87,17 +87,6 @@ class Sts:
         self._issued: dict[str, Federated] = {}
         self._faults: deque[Answer] = deque()
         self._service = Service(self._answer, identity=authority.identity())
-
-    @property
-    def url(self) -> str:
-        return self._service.url
-
-    def __enter__(self) -> Self:
-        self._service.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._service.__exit__(*error)
 
     def who(self, token: str) -> Federated | None:
         found = self._issued.get(token)

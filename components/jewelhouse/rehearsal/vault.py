@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
@@ -85,7 +85,7 @@ class Held:
     document: Document
 
 
-class Vault:
+class Vault(http.Standing):
     """Keys and their release policies by URI, and who may ask for each (`releasers`: principals).
 
     `issuers`: what tokens are verified with. `authority` signs the certificates of TLS and of replies, as a
@@ -115,17 +115,6 @@ class Vault:
         self._signer = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         self._faults: deque[Answer] = deque()
         self._service = Service(self._answer, identity=authority.identity())
-
-    @property
-    def url(self) -> str:
-        return self._service.url
-
-    def __enter__(self) -> Self:
-        self._service.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._service.__exit__(*error)
 
     def fail(self, status: int, times: int = 1, code: str = "Throttled") -> None:
         """The next answers to callers with a token have this status, whatever they ask."""
