@@ -121,7 +121,10 @@ def measured(module: str) -> dict[str, tuple[Any, ...]]:
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit(f"benchmarks.{module} failed")
-    return {name: tuple(found) for name, found in json.loads(done.stdout.splitlines()[-1]).items()}
+    found = json.loads(done.stdout.splitlines()[-1])
+    if not found:
+        sys.exit(f"benchmarks.{module} measured nothing")
+    return {name: tuple(one) for name, one in found.items()}
 
 
 def main(chosen: list[str]) -> None:
@@ -133,7 +136,8 @@ def main(chosen: list[str]) -> None:
         for found in [measured(module) for module in modules] if modules else [program()]:
             for name, (value, bound, *sense) in found.items():
                 print(f"{name} {value:.3f} {'>=' if sense else ''}{bound}", flush=True)
-                failed |= value < bound if sense else value > bound
+                # Not a number is on neither side.
+                failed |= not (value >= bound if sense else value <= bound)
     sys.exit(1 if failed else 0)
 
 
