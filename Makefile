@@ -24,7 +24,7 @@ down: set-up ## Take a stack down in the sandbox (STACK=dev)
 	@$(BIN)/jewelhouse sandbox destroy --stack $(STACK)
 
 test: set-up ## Run every test
-	@$(BIN)/python -m pytest -n auto --dist loadscope
+	@$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder
 
 lint: set-up ## Ruff and the type checker
 	@$(BIN)/ruff check .

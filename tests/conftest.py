@@ -21,6 +21,26 @@ from jewelhouse.sandbox.paths import Paths
 sys.modules.setdefault("pulumi.runtime.proto.status_pb2", google.rpc.status_pb2)
 
 
+# Modules of few tests that take minutes: begun last, they would keep one worker busy after the others.
+LONGEST = (
+    "tests/test_stacks.py",
+    "tests/images/test_boot_disk.py",
+    "tests/sandbox/test_end_to_end.py",
+    "tests/rehearsal/test_machine.py",
+    "tests/test_examples.py",
+    "tests/test_docs.py",
+    "tests/rehearsal/test_chaos.py",
+    "tests/images/test_boot_uki.py",
+    "tests/images/test_boot_enclave.py",
+    "tests/cli/test_sandbox.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
+
+
 @pytest.fixture(scope="session")
 def cli() -> Path:
     """The CLI that set-up found or got. Without one, tests that need it skip; under CI they fail."""
