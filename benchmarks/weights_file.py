@@ -6,7 +6,7 @@ which it is fastest; neither Tink nor age takes the SHA-256 that sealing takes o
 reached against Tink at best, by AES-256-GCM and SHA-256 on two threads without reading or writing anything,
 is measured in the same turns and said besides. The peak is the resident memory of a process that seals,
 interpreter and libraries included.
-The worse of 1 GB and 4 GB counts; `python -m benchmarks.weights_file 4` takes 4 GB alone.
+The worse of 1 GB and 4 GB counts; `python -m benchmarks.weights_file 4 /var/tmp` takes 4 GB alone, there.
 """
 
 from __future__ import annotations
@@ -49,14 +49,18 @@ def measure() -> dict[str, tuple[Any, ...]]:
     return turns.worst(one_size(size) for size in turns.sizes((1, 4), 3))
 
 
-def one_size(gigabytes: int) -> dict[str, tuple[float, float] | tuple[float, float, str]]:
+def one_size(
+    gigabytes: int, place: Path | None = None
+) -> dict[str, tuple[float, float] | tuple[float, float, str]]:
     size, key = gigabytes * GIGABYTE, os.urandom(32)
     streaming_aead.register()
     template = streaming_aead.streaming_aead_key_templates.AES256_GCM_HKDF_1MB
     primitive = tink.new_keyset_handle(template).primitive(streaming_aead.StreamingAead)
     recipient = age.x25519.Identity.generate().to_public()
 
-    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as temporary:
+    if place is None and MEMORY.is_dir():
+        place = MEMORY
+    with tempfile.TemporaryDirectory(dir=place) as temporary:
         root = Path(temporary)
         source, sealed, other = root / "source", root / "sealed", root / "other"
         with source.open("wb") as file:
@@ -105,7 +109,14 @@ def one_size(gigabytes: int) -> dict[str, tuple[float, float] | tuple[float, flo
             other.unlink(missing_ok=True)
 
         took = turns.medians(
-            {"cp": cp, "seal": seal, "tink": with_tink, "unseal": unseal, "age": with_age, "limit": limit},
+            {
+                "cp": cp,
+                "seal": seal,
+                "tink": with_tink,
+                "unseal": unseal,
+                "age": with_age,
+                "limit": limit,
+            },
             ROUNDS,
             before=clear,
         )
@@ -128,4 +139,5 @@ def one_size(gigabytes: int) -> dict[str, tuple[float, float] | tuple[float, flo
 
 
 if __name__ == "__main__":
-    print(one_size(int(sys.argv[1])) if sys.argv[1:] else measure())
+    size, *where = sys.argv[1:] or ["0"]
+    print(one_size(int(size), *map(Path, where)) if int(size) else measure())

@@ -8,10 +8,9 @@ the page cache, file by file, and write new files; the ratio per file and per by
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
-import statistics
 import tempfile
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from benchmarks import turns
 from jewelhouse.model import ArtifactKind
 from jewelhouse.weights import seal, sources, stores, wrap
 
@@ -27,10 +27,9 @@ SIZE = 4096
 ROUNDS = 7
 
 
-def plain(source: Path, destination: Path) -> float:
+def plain(source: Path, destination: Path) -> None:
     key = AESGCM(os.urandom(32))
     digests = {}
-    began = time.perf_counter()
     for directory, _, names in os.walk(source):
         target = os.path.join(destination, os.path.relpath(directory, source))
         os.makedirs(target, exist_ok=True)
@@ -42,7 +41,6 @@ def plain(source: Path, destination: Path) -> float:
             nonce = os.urandom(12)
             with open(os.path.join(target, name), "wb") as file:
                 file.write(nonce + key.encrypt(nonce, data, None))
-    return time.perf_counter() - began
 
 
 def measure() -> dict[str, tuple[float, float]]:
@@ -58,7 +56,7 @@ def measure() -> dict[str, tuple[float, float]]:
         producer="benchmark",
         expires=now + timedelta(days=1),
     )
-    times: dict[str, list[float]] = {"ours": [], "plain": []}
+    number = itertools.count()
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         source = root / "source"
@@ -66,21 +64,17 @@ def measure() -> dict[str, tuple[float, float]]:
             path = source / f"{index // 100:03}" / f"{index:05}.bin"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(os.urandom(SIZE))
-        for number in range(ROUNDS):
-            times["plain"].append(plain(source, root / f"plain-{number}"))
-            began = time.perf_counter()
-            done = seal.seal(
-                sources.source(source),
-                stores.store(root / f"ours-{number}"),
-                order,
-                now=now,
-                states=root / "states",
-            )
-            times["ours"].append(time.perf_counter() - began)
+
+        def ours() -> None:
+            store = stores.store(root / f"ours-{next(number)}")
+            done = seal.seal(sources.source(source), store, order, now=now, states=root / "states")
             if len(done.manifest.files) != FILES:
                 raise SystemExit("not every file was sealed")
-    ratio = statistics.median(times["ours"]) / statistics.median(times["plain"])
-    return {"seal/small-files": (ratio, 1.5)}
+
+        took = turns.medians(
+            {"plain": lambda: plain(source, root / f"plain-{next(number)}"), "ours": ours}, ROUNDS
+        )
+    return {"seal/small-files": (took["ours"] / took["plain"], 1.5)}
 
 
 if __name__ == "__main__":

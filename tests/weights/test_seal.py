@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import json
 import os
 import shutil
@@ -35,6 +37,7 @@ from jewelhouse.weights import manifest as form
 from jewelhouse.weights import resume, seal, signing, sources, stores, stream, unseal, wrap
 from jewelhouse.weights.seal import Order
 from jewelhouse.weights.sources import Changed, NotSealable
+from jewelhouse.weights.stores import StoreError
 
 
 def run(source, store, states=None, now=NOW, **changes):
@@ -544,6 +547,34 @@ def test_a_manifest_that_was_kept_without_a_word_keeps_what_it_names(tmp_path, m
         with pytest.raises(stores.StoreError, match="the connection was closed"):
             run(source, tmp_path / "store")
     assert opened(tmp_path / "store", tmp_path) == contents(source)
+
+
+def test_all_is_on_disk_before_the_manifest_names_it(tmp_path, monkeypatch):
+    """A loss of power must not leave a signed manifest with files that are not whole."""
+    store, real, seen = tmp_path / "store", stores._LIBC, []
+
+    class Library:
+        def syncfs(self, directory):
+            seen.append((os.readlink(f"/proc/self/fd/{directory}"), sorted(stores.store(store).sizes(""))))
+            return real.syncfs(directory)
+
+    monkeypatch.setattr(stores, "_LIBC", Library())
+    done = run(tree(tmp_path / "source"), store)
+    assert seen == [(str(store), sorted(done.manifest.object(file.path) for file in done.manifest.files))]
+
+
+def test_a_disk_that_fails_in_the_end_gets_no_manifest(tmp_path, ten, monkeypatch):
+    class Library:
+        def syncfs(self, directory):
+            ctypes.set_errno(errno.EIO)
+            return -1
+
+    with monkeypatch.context() as failing:
+        failing.setattr(stores, "_LIBC", Library())
+        with pytest.raises(StoreError, match="cannot be written to disk: Input/output error"):
+            run(ten, tmp_path / "store", tmp_path / "states")
+        assert stores.store(tmp_path / "store").sizes(form.SERIES) == {}
+    assert run(ten, tmp_path / "store", tmp_path / "states").kept == 10
 
 
 def test_sealing_the_same_again_changes_nothing(tmp_path):

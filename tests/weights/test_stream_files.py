@@ -75,7 +75,7 @@ class TestAppearing:
                 assert opened.read_bytes() == b"before"
                 assert sorted(path.name for path in tmp_path.iterdir()) == ["opened", "sealed", "source"]
 
-    @pytest.mark.parametrize("step", ["ftruncate", "pwrite", "fsync"])
+    @pytest.mark.parametrize("step", ["ftruncate", "pwrite"])
     def test_a_full_disk_leaves_nothing(self, step, tmp_path, monkeypatch):
         _, target = sealed(tmp_path, MARK)
 
@@ -86,25 +86,6 @@ class TestAppearing:
         with pytest.raises(OSError, match="No space"):
             stream.decrypt_file(target, tmp_path / "opened", KEY, BOUND)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["sealed", "source"]
-
-    def test_it_is_on_disk_before_it_has_its_name_and_the_name_after(self, tmp_path, monkeypatch):
-        source, _ = sealed(tmp_path, MARK)
-        order: list[str] = []
-        for call in ("fsync", "link", "replace"):
-            real = getattr(os, call)
-
-            def noted(*arguments, call=call, real=real, **named):
-                if call == "fsync":
-                    of = "directory" if os.path.isdir(f"/proc/self/fd/{arguments[0]}") else "file"
-                    order.append(of)
-                done = real(*arguments, **named)
-                if call != "fsync":
-                    order.append("name")
-                return done
-
-            monkeypatch.setattr(os, call, noted)
-        stream.encrypt_file(source, tmp_path / "new", KEY, BOUND)
-        assert order == ["file", "name", "directory"]
 
     def test_writes_and_reads_that_come_in_parts(self, tmp_path, monkeypatch):
         write, read = os.pwrite, os.preadv

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import secrets
@@ -12,11 +11,6 @@ from pathlib import Path
 
 from jewelhouse.errors import JewelhouseError
 
-# Written bytes go to disk in steps of this while more are made: else the fsync at the end waits for them all.
-STEP = 16 * 1024 * 1024
-_start_writing = ctypes.CDLL(None).sync_file_range
-_start_writing.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
-_SYNC_FILE_RANGE_WRITE = 2
 # File systems without nameless files say one of these (open(2), O_TMPFILE).
 _NO_NAMELESS = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT)
 
@@ -33,11 +27,12 @@ def reading(path: str | os.PathLike[str]) -> Iterator[int]:
 
 @contextlib.contextmanager
 def appearing(destination: str | os.PathLike[str], size: int, mode: int) -> Iterator[int]:
-    """A file of `size` bytes to write into, which takes the place of the destination once it is on disk.
+    """A file of `size` bytes to write into, which takes the place of the destination once all is written.
 
     Until then it has no name, so that nothing is left of it when this fails, nor when the process is killed
     or the machine stops. Where the file system has no nameless files it has a name of its own, which only a
-    kill can leave behind.
+    kill can leave behind. Nothing here waits for the disk: who must know that it is there syncs, once for all
+    files (`Store.sync`).
     """
     target = Path(destination)
     directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -46,12 +41,10 @@ def appearing(destination: str | os.PathLike[str], size: int, mode: int) -> Iter
         try:
             os.ftruncate(opened, size)
             yield opened
-            os.fsync(opened)
             if partial is None:
                 partial = _named(opened, target.name, directory)
             if partial is not None:
                 os.replace(partial, target.name, src_dir_fd=directory, dst_dir_fd=directory)
-            os.fsync(directory)
         except BaseException:
             if partial is not None:
                 with contextlib.suppress(FileNotFoundError):
@@ -102,11 +95,7 @@ def fill(file: int, buffer: memoryview, offset: int, where: str) -> None:
 
 
 def drain(file: int, buffer: memoryview, offset: int) -> None:
-    """Writes all of the buffer, and has the disk begin with each step that it completes."""
+    """Writes all of the buffer."""
     done = os.pwrite(file, buffer, offset) if buffer else 0
     while done < len(buffer):
         done += os.pwrite(file, buffer[done:], offset + done)
-    step = (offset + done) // STEP
-    if step > offset // STEP:
-        # Only a hint: a disk that fails is reported by the fsync.
-        _start_writing(file, (step - 1) * STEP, STEP, _SYNC_FILE_RANGE_WRITE)

@@ -36,7 +36,7 @@ def newest(store: Store, series: str, limit: int) -> tuple[str, bytes]:
 
 
 def publish(store: Store, name: str, data: bytes) -> None:
-    """Makes an object the current one of its series by one write.
+    """Makes an object the current one of its series by one write, once all that it names is on disk.
 
     Raises JewelhouseError when it or a later one is there.
     """
@@ -47,6 +47,7 @@ def publish(store: Store, name: str, data: bytes) -> None:
             where=f"{store.url}/{name}",
             remedy="another process writes to this store: let one do so at a time",
         )
+    store.sync()
     store.put(name, data)
 
 

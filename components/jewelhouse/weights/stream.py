@@ -144,10 +144,11 @@ def encrypt_file(
     jobs: int | None = None,
     progress: Progress = lambda done: None,
 ) -> Sealed:
-    """Seals a file into another, which appears under its name when it is whole and on disk.
+    """Seals a file into another, which appears under its name when it is whole.
 
     `jobs`: threads, one for every processor when None. `progress` is told how many more bytes are done, from
-    any thread. Raises JewelhouseError when the source becomes shorter meanwhile, OSError of either side.
+    any thread. Like `cp` this does not wait for the disk: sync before the source is removed. Raises
+    JewelhouseError when the source becomes shorter meanwhile, OSError of either side.
     """
     with reading(source) as plaintext:
         size = os.fstat(plaintext).st_size
