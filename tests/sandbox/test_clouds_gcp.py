@@ -58,6 +58,23 @@ def test_ids_and_links_have_the_real_shapes(gcp: Driver) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("kind", "collection", "inputs"),
+    [
+        ("subnetwork:Subnetwork", "subnetworks", {"network": "n", "ipCidrRange": "10.0.0.0/24"}),
+        ("address:Address", "addresses", {}),
+        ("forwardingRule:ForwardingRule", "forwardingRules", {}),
+    ],
+)
+def test_two_of_what_stacks_make_in_one_project_do_not_collide(
+    gcp: Driver, kind: str, collection: str, inputs: dict[str, Any]
+) -> None:
+    """Documentation of these types names formats of other things before their own."""
+    made = [gcp.create(f"gcp:compute/{kind}", {"name": name, **inputs}, name) for name in ("one", "two")]
+    place = f"projects/weights-owner/regions/europe-west4/{collection}"
+    assert [one.id for one in made] == [f"{place}/one", f"{place}/two"]
+
+
 def test_a_resource_may_name_another_project(gcp: Driver) -> None:
     ring = gcp.create(RING, {"location": "global", "name": "ring", "project": "other"})
     assert ring.id == "projects/other/locations/global/keyRings/ring"

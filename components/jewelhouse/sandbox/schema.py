@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 SDKS: Mapping[str, str] = {"aws": "pulumi_aws", "azure-native": "pulumi_azure_native", "gcp": "pulumi_gcp"}
-FORMAT = 10
+FORMAT = 11
 CATALOGUE = 40
 # Enumerations that an SDK has from another API under the same name, and what the property takes.
 MISTAKEN: Mapping[str, list[str]] = {
@@ -39,7 +39,9 @@ MISTAKEN: Mapping[str, list[str]] = {
 }
 # How the SDKs' documentation says that a property cannot change in place.
 IMMUTABLE = re.compile(r"forces (a )?new resource|changing this (forces|will force)", re.IGNORECASE)
-# The first import format in the documentation of Google's types is the shape of the id.
+# The first format under this heading, in the documentation of Google's types, is the shape of the id. Other
+# parts name formats of other things: a subnetwork's, those of the prefixes that it can be made from.
+IMPORT_HEADING = "## Import"
 IMPORT_FORMAT = re.compile(r"^\s*\* `([^`]*\{\{\w+\}\}[^`]*)`$", re.MULTILINE)
 # "string", "integer", "number", "boolean", "any", {"list" or "map": Type}, {"enum": [..]}, {"ref": name}
 Type = Any
@@ -314,7 +316,8 @@ def _added(
 
 def _id_format(resource: type) -> str:
     # The SDKs have a file for each resource.
-    match = IMPORT_FORMAT.search(Path(inspect.getfile(resource)).read_text(encoding="utf-8"))
+    _, _, text = Path(inspect.getfile(resource)).read_text(encoding="utf-8").partition(IMPORT_HEADING)
+    match = IMPORT_FORMAT.search(text)
     return match[1] if match else ""
 
 
