@@ -58,7 +58,7 @@ def engine(cli: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[...,
     """Engines in sandboxes of their own: `engine()` for this project, `engine(directory)` for another."""
 
     def make(project: Path = PROJECT) -> Engine:
-        made = Engine(project, tmp_path_factory.mktemp("sandbox"), cli=cli)
+        made = Engine(project, tmp_path_factory.mktemp("sandbox"), cli=cli, checkpoints=False)
         install.install_plugins(cli, made.paths)
         return made
 

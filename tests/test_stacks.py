@@ -90,6 +90,13 @@ def test_keys_of_a_protected_stack_are_not_destroyed(engine: Callable[..., Engin
     assert len(resources(run.export("prod-gcp"))) == before
 
 
+def test_stacks_of_one_operator_stand_beside_each_other(engine: Callable[..., Engine]) -> None:
+    run = engine()
+    for name in ("prod-gcp", "gpu"):
+        up(run, name)
+    assert set(run.preview("prod-gcp")) == {"same"}
+
+
 def test_a_failed_up_leaves_a_state_from_which_the_next_converges(engine: Callable[..., Engine]) -> None:
     run = engine()
     run.paths.world.mkdir(parents=True, exist_ok=True)

@@ -86,3 +86,11 @@ def test_state_survives_between_engines(engine: Callable[..., Engine]) -> None:
     first.select("prod-gcp")
     second = Engine(PROJECT, first.paths.sandbox, cli=first.cli)
     assert second.export("prod-gcp")["version"] == 3
+
+
+def test_a_run_that_is_killed_can_be_gone_on_with_unless_the_caller_gives_that_up(
+    tmp_path, cli: Path
+) -> None:
+    careful, quick = (Engine(PROJECT, tmp_path, cli=cli, checkpoints=kept) for kept in (True, False))
+    assert "PULUMI_SKIP_CHECKPOINTS" not in careful.environment()
+    assert quick.environment()["PULUMI_SKIP_CHECKPOINTS"] == "1"

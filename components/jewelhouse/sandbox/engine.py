@@ -37,11 +37,23 @@ class Result:
 
 
 class Engine:
-    """The Pulumi engine in one sandbox, for one project."""
+    """The Pulumi engine in one sandbox, for one project.
 
-    def __init__(self, project: Path, sandbox: Path | None = None, *, cli: Path | None = None) -> None:
+    `checkpoints` says whether the state is written after each step, so that a run that is killed can be gone
+    on with, or once at the end, which takes half the time.
+    """
+
+    def __init__(
+        self,
+        project: Path,
+        sandbox: Path | None = None,
+        *,
+        cli: Path | None = None,
+        checkpoints: bool = True,
+    ) -> None:
         self.paths = Paths(project, sandbox) if sandbox else Paths.of(project)
         self._cli = cli
+        self._checkpoints = checkpoints
 
     @property
     def cli(self) -> Path:
@@ -65,6 +77,7 @@ class Engine:
             "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "1",
             "PULUMI_IGNORE_AMBIENT_PLUGINS": "1",
             "PULUMI_SKIP_UPDATE_CHECK": "1",
+            **({} if self._checkpoints else {"PULUMI_EXPERIMENTAL": "1", "PULUMI_SKIP_CHECKPOINTS": "1"}),
             "JEWELHOUSE_SANDBOX": "1",
             "JEWELHOUSE_SANDBOX_WORLD": str(self.paths.world),
             "JEWELHOUSE_SANDBOX_CACHE": str(self.paths.cache),
