@@ -13,6 +13,7 @@ PEM = "-----BEGIN PUBLIC KEY-----\nMIICIjANBgkq\n-----END PUBLIC KEY-----\n"
 def outputs(token: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
     """Values that a resource has beside its inputs; inputs stay as they are."""
     made = {
+        "address": "10.64.0.9",
         "arn": f"arn:aws:service:eu-central-1:444455556666:{name}",
         "bucket": f"{name}-1a2b3c4",
         "email": f"{name}@project.iam.gserviceaccount.com",
@@ -48,6 +49,10 @@ def _azure(token: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
         }
     if token == "azure-native:keyvault:Vault":
         made["properties"] = {**inputs["properties"], "vaultUri": "https://vault.vault.azure.net/"}
+    if token == "azure-native:network:PrivateEndpoint":
+        made["networkInterfaces"] = [
+            {"id": f"/subscriptions/s/resourceGroups/g/networkInterfaces/{name}.nic"}
+        ]
     if "ipAddress" in inputs:
         made["ipAddress"] = {**inputs["ipAddress"], "ip": "10.61.2.4"}
     if "ipConfigurations" in inputs:
@@ -58,6 +63,9 @@ def _azure(token: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
 
 LOOKUPS: dict[str, dict[str, Any]] = {
     "aws:kms/getPublicKey:getPublicKey": {"publicKeyPem": PEM},
+    "azure-native:network:getNetworkInterface": {
+        "ipConfigurations": [{"name": "ip", "privateIPAddress": "10.61.3.9"}]
+    },
     "gcp:kms/getKMSCryptoKeyVersion:getKMSCryptoKeyVersion": {
         "name": "projects/p/locations/l/keyRings/r/cryptoKeys/k/cryptoKeyVersions/1",
         "publicKeys": [{"algorithm": "RSA_DECRYPT_OAEP_4096_SHA256", "pem": PEM}],

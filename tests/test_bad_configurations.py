@@ -427,6 +427,18 @@ BAD: list[tuple[str, Change | list[Change], str, str]] = [
         "other.azurecr.io",
     ),
     (
+        "gpu",
+        put("parties.operator.azure.gpu-verifier", ...),
+        "parties.operator.azure.gpu-verifier",
+        "forward TCP",
+    ),
+    (
+        "gpu",
+        put("parties.operator.azure.gpu-verifier", "nras"),
+        "parties.operator.azure.gpu-verifier",
+        "has not the form",
+    ),
+    (
         "dev",
         space_image(reference=f"docker.io/library/server@{DIGEST}"),
         "images.server.gcp-confidential-space.reference",

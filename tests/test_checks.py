@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from jewelhouse.checks import problems
 from jewelhouse.errors import Problem
+from jewelhouse.guest import nras
+from jewelhouse.hardware import GPU_VERIFIER
 from jewelhouse.lifecycle import order
 from jewelhouse.model import (
     Artifact,
@@ -314,10 +316,16 @@ def test_a_gpu_is_accepted_whether_or_not_the_key_service_can_see_it(gpu_stage):
     assert found(simple(**gpu_stage)) == []
 
 
-def on_vm(gpus: int | None, gpu: str | None = "H100") -> Lifecycle:
+def on_vm(gpus: int | None, gpu: str | None = "H100", forwarded: str | None = "europe-west4") -> Lifecycle:
     """A confidential VM of Google Cloud, whose key service sees no GPU, and an image that attests so many."""
     machine = Machine(type="a3-highgpu-1g", provisioning="spot") if gpu else Machine(type="c3-standard-4")
     value = simple(platform=Platform.GCP_CVM, tee=Tee.TDX, region="europe-west4", machine=machine, gpu=gpu)
+    if forwarded:
+        attachment = f"projects/hub/regions/{forwarded}/serviceAttachments/nras"
+        runs = GcpAccount(project="op-run", gpu_verifier=attachment)
+        value = replace(
+            value, parties={**value.parties, "operator": replace(value.parties["operator"], gcp=runs)}
+        )
     key = ("tuner", Platform.GCP_CVM)
     return replace(value, images={**value.images, key: replace(value.images[key], gpus=gpus)})
 
@@ -328,6 +336,27 @@ def test_a_gpu_that_nobody_attests_is_refused():
     assert "nobody attests the H100" in one.what
     assert "trust.gpu" in one.remedy
     assert found(on_vm(1)) == []
+
+
+@pytest.mark.parametrize(
+    ("region", "says"),
+    [
+        (None, "which its network does not reach"),
+        ("us-central1", "lies in us-central1"),
+        ("europe-west4", ""),
+    ],
+)
+def test_a_guest_that_attests_gpus_must_reach_who_verifies_them(region, says):
+    (problem,) = found(on_vm(1, forwarded=region)) or (None,)
+    assert (problem is None) == (not says)
+    if problem:
+        assert problem.where == "parties.operator.gcp.gpu-verifier"
+        assert says in problem.what
+        assert "service attachment" in problem.remedy
+
+
+def test_the_host_that_is_made_reachable_is_the_one_that_guests_ask():
+    assert f"https://{GPU_VERIFIER}" == nras.SERVICE
 
 
 def test_an_image_that_waits_for_a_gpu_needs_one():

@@ -71,6 +71,10 @@ def parties(draw: Any) -> dict[str, Any]:
             group = f"/subscriptions/{azure['subscription']}/resourceGroups/images"
             azure["registry"] = f"{group}/providers/Microsoft.ContainerRegistry/registries/jewelhouse"
         gcp = {"project": f"project-of-{digit}", "number": f"10000000000{digit}"}
+        if draw(st.booleans()):
+            group = f"/subscriptions/{azure['subscription']}/resourceGroups/hub"
+            azure["gpu-verifier"] = f"{group}/providers/Microsoft.Network/privateLinkServices/nras"
+            gcp["gpu-verifier"] = "projects/hub/regions/europe-west4/serviceAttachments/nras"
         found[name] = {"aws": aws, "azure": azure, "gcp": gcp}
     return found
 

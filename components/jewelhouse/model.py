@@ -100,7 +100,8 @@ class AzureAccount:
     write to stores. `registry` is the resource id of the private registry that containers are pulled from.
 
     `orchestrator` is the object id, in this tenant, of Azure's Confidential VM Orchestrator (application
-    bf7b6499-ff71-4aa2-97a4-f372087be7f0), which releases the disk keys of confidential VMs.
+    bf7b6499-ff71-4aa2-97a4-f372087be7f0), which releases the disk keys of confidential VMs. `gpu_verifier` is
+    the resource id of the private link service that forwards to NVIDIA's attestation service.
     """
 
     subscription: str
@@ -108,6 +109,7 @@ class AzureAccount:
     sealers: tuple[str, ...] = ()
     orchestrator: str | None = None
     registry: str | None = None
+    gpu_verifier: str | None = None
 
     @property
     def boundary(self) -> str:
@@ -116,10 +118,14 @@ class AzureAccount:
 
 @dataclass(frozen=True, kw_only=True)
 class GcpAccount:
-    """A Google Cloud project. Principal sets name it by its number, so owners of keys need one."""
+    """A Google Cloud project. Principal sets name it by its number, so owners of keys need one.
+
+    `gpu_verifier` is the service attachment that forwards to NVIDIA's attestation service.
+    """
 
     project: str
     number: str | None = None
+    gpu_verifier: str | None = None
 
     @property
     def boundary(self) -> str:

@@ -96,6 +96,12 @@ REGISTRY = (
     r"/providers/Microsoft\.ContainerRegistry/registries/\w+$"
 )
 
+LINK_SERVICE = (
+    r"^/subscriptions/[0-9a-fA-F-]{36}/resourceGroups/[^/]+"
+    r"/providers/Microsoft\.Network/privateLinkServices/[\w.-]+$"
+)
+ATTACHMENT = r"^projects/[a-z0-9:.-]+/regions/[a-z0-9-]+/serviceAttachments/[a-z0-9-]+$"
+
 
 class AzureAccountSettings(Settings):
     subscription: Guid
@@ -108,6 +114,8 @@ class AzureAccountSettings(Settings):
     """Object id of the Confidential VM Orchestrator in this tenant; confidential VM disks need it."""
     registry: Annotated[str, Field(pattern=REGISTRY)] | None = None
     """Resource id of the private registry that containers come from; default: they are pulled anonymously."""
+    gpu_verifier: Annotated[str, Field(pattern=LINK_SERVICE)] | None = None
+    """Resource id of a private link service that forwards TCP to port 443 of nras.attestation.nvidia.com."""
 
     def account_value(self) -> AzureAccount:
         return AzureAccount(
@@ -116,6 +124,7 @@ class AzureAccountSettings(Settings):
             sealers=self.sealers,
             orchestrator=self.orchestrator,
             registry=self.registry,
+            gpu_verifier=self.gpu_verifier,
         )
 
 
@@ -124,9 +133,11 @@ class GcpAccountSettings(Settings):
     """Project id."""
     number: Annotated[str, Field(pattern=r"^\d{6,19}$")] | None = None
     """Project number, in quotes; needed where the party owns keys, since principal sets name it."""
+    gpu_verifier: Annotated[str, Field(pattern=ATTACHMENT)] | None = None
+    """Service attachment that forwards TCP to port 443 of nras.attestation.nvidia.com."""
 
     def account_value(self) -> GcpAccount:
-        return GcpAccount(project=self.project, number=self.number)
+        return GcpAccount(project=self.project, number=self.number, gpu_verifier=self.gpu_verifier)
 
 
 class PartySettings(Settings):

@@ -41,12 +41,20 @@ def outputs(token: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
             return {"name": named, "keyUri": uri, "keyUriWithVersion": f"{uri}/0123456789abcdef"}
         case "azure-native:network:NetworkInterface":
             return {"ipConfigurations": [{**inputs["ipConfigurations"][0], "privateIPAddress": "10.61.1.4"}]}
+        case "azure-native:network:PrivateEndpoint":
+            cards = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/networkInterfaces"
+            return {"name": named, "networkInterfaces": [{"id": f"{cards}/{name}.nic"}]}
         case "azure-native:containerinstance:ContainerGroup":
             return {"ipAddress": {**inputs["ipAddress"], "ip": "10.61.2.4"}, "identity": inputs["identity"]}
         case "azure-native:compute:VirtualMachine":
             return {"name": named, "identity": inputs["identity"]}
         case _:
             return {"name": named}
+
+
+def call(token: str, args: dict[str, Any]) -> dict[str, Any]:
+    assert token == "azure-native:network:getNetworkInterface"
+    return {**args, "ipConfigurations": [{"name": "ip", "privateIPAddress": "10.61.3.9"}]}
 
 
 NAMES = {
@@ -57,7 +65,7 @@ NAMES = {
 
 @pytest.fixture
 def recorded() -> Callable[..., Recording]:
-    return partial(record, outputs=outputs)
+    return partial(record, outputs=outputs, call=call)
 
 
 @pytest.fixture
@@ -72,7 +80,7 @@ def stacks() -> dict[str, tuple[Recording, CloudOutputs]]:
     for name in ("dev", "prod-azure", "gpu", "federated"):
         made: list[CloudOutputs] = []
         recording = record(
-            lambda name=name, made=made: made.append(provision(shipped(name))), outputs=outputs
+            lambda name=name, made=made: made.append(provision(shipped(name))), outputs=outputs, call=call
         )
         found[name] = recording, made[0]
     return found

@@ -15,7 +15,7 @@ from samples import shipped
 from jewelhouse.azure.provision import ORCHESTRATOR, provision
 from jewelhouse.errors import JewelhouseError
 from jewelhouse.lifecycle import release_policies
-from jewelhouse.model import Cloud, Lifecycle
+from jewelhouse.model import Cloud, Lifecycle, Platform
 from jewelhouse.outputs import CloudOutputs
 from jewelhouse.release import azure as release
 
@@ -269,6 +269,19 @@ class TestProtection:
         recording, _ = stacks["dev"]
         assert not any(request.protect for request in recording.resources)
         assert all(key.retain_on_delete for key in recording.of_type(KEY))
+
+
+@pytest.mark.parametrize("gpus", [1, None])
+def test_a_guest_that_attests_gpus_reaches_nvidias_service_before_it_starts(recorded, gpus) -> None:
+    lifecycle = shipped("gpu")
+    place = ("gpu-server", Platform.AZURE_CVM)
+    image = replace(lifecycle.images[place], gpus=gpus)
+    changed = replace(lifecycle, images={**lifecycle.images, place: image})
+    recording = recorded(lambda: provision(changed))
+    ways = recording.of_type("azure-native:privatedns:PrivateRecordSet")
+    assert [way.parent_name for way in ways] == (["operator-westeurope-gpu-verifier"] if gpus else [])
+    (host,) = recording.of_type(HOSTS[0])
+    assert all(way.urn in host.depends_on for way in ways)
 
 
 ORPHAN = "00000000-0000-4000-8000-0000000000cc"

@@ -34,6 +34,12 @@ def outputs(token: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
             pool = inputs["workloadIdentityPoolId"]
             number = NUMBERS[inputs["project"]]
             return {"name": f"projects/{number}/locations/global/workloadIdentityPools/{pool}"}
+        case "gcp:compute/address:Address":
+            return {
+                "name": named,
+                "address": "10.64.0.9",
+                "selfLink": f"https://www.googleapis.com/compute/v1/{named}",
+            }
         case _:
             return {"name": named, "selfLink": f"https://www.googleapis.com/compute/v1/{named}"}
 

@@ -284,6 +284,30 @@ def test_a_stage_gets_the_host_of_its_platform(
     assert hosts == {component, "jewelhouse:gcp:WorkloadIdentity"}
 
 
+@pytest.mark.parametrize("gpus", [1, None])
+def test_a_guest_that_attests_gpus_reaches_nvidias_service_before_it_starts(
+    provisioned: Any, gpus: int | None
+) -> None:
+    machine = Machine(type="a3-highgpu-1g", provisioning="spot")
+    lifecycle = plain_vm(serving(), gpu="H100", machine=machine)
+    image = replace(lifecycle.images["server", VM], gpus=gpus)
+    forwarder = "projects/hub/regions/europe-west4/serviceAttachments/nras"
+    operator = replace(
+        lifecycle.parties["operator"], gcp=GcpAccount(project="op-run", gpu_verifier=forwarder)
+    )
+    recording = provisioned(
+        replace(
+            lifecycle,
+            images={**lifecycle.images, ("server", VM): image},
+            parties={**lifecycle.parties, "operator": operator},
+        )
+    )
+    ways = recording.of_type("gcp:compute/forwardingRule:ForwardingRule")
+    assert [way.inputs["target"] for way in ways] == ([forwarder] if gpus else [])
+    (group,) = (one for one in recording.resources if one.type.endswith("InstanceGroupManager"))
+    assert all(way.urn in group.depends_on for way in ways)
+
+
 def test_a_plain_vm_opens_by_its_stage_and_asks_for_its_own_token(provisioned: Any) -> None:
     recording = provisioned(plain_vm(serving()))
     assert {item.inputs["member"].rpartition("/attribute.")[2] for item in recording.of_type(MEMBER)} == {

@@ -285,6 +285,20 @@ def test_container_groups_that_are_refused(
         azure.create(CONTAINERS, {**inputs, "containerGroupName": "other", **changes}, "other")
 
 
+def test_a_private_endpoint_has_a_card_with_an_address(azure: Driver, group: Made) -> None:
+    endpoint = {"resourceGroupName": "g", "privateEndpointName": "to-verifier", "location": "westeurope"}
+    made = azure.create("azure-native:network:PrivateEndpoint", endpoint)
+    card = made["networkInterfaces"][0]["id"].rsplit("/", 1)[-1]
+    token = "azure-native:network:getNetworkInterface"
+    answer = azure.invoke(token, resourceGroupName="g", networkInterfaceName=card)
+    (found,) = answer["ipConfigurations"]
+    assert found["privateIPAddress"].startswith("10.")
+    with pytest.raises(
+        Refused, match=r"networkInterfaces/other\.nic' under resource group 'g' was not found"
+    ):
+        azure.invoke(token, resourceGroupName="g", networkInterfaceName="other.nic")
+
+
 def test_what_is_not_there(azure: Driver, group: Made) -> None:
     with pytest.raises(Refused, match="ResourceGroupNotFound: Resource group 'none'"):
         azure.create(

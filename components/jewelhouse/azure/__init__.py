@@ -7,6 +7,7 @@ from jewelhouse.azure.identity import WorkloadIdentity, WorkloadIdentityArgs
 from jewelhouse.azure.key import AttestedKey, AttestedKeyArgs, Vault, VaultArgs
 from jewelhouse.azure.network import PrivateLink, PrivateLinkArgs, PrivateNetwork, PrivateNetworkArgs
 from jewelhouse.azure.store import SealedStore, SealedStoreArgs
+from jewelhouse.azure.verifier import GpuVerifierLink, GpuVerifierLinkArgs
 from jewelhouse.azure.vm import ConfidentialVm, ConfidentialVmArgs, DiskEncryption, DiskEncryptionArgs
 
 __all__ = [
@@ -21,6 +22,8 @@ __all__ = [
     "DiskEncryptionArgs",
     "EnclaveHost",
     "EnclaveHostArgs",
+    "GpuVerifierLink",
+    "GpuVerifierLinkArgs",
     "PrivateLink",
     "PrivateLinkArgs",
     "PrivateNetwork",

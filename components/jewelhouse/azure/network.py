@@ -36,6 +36,7 @@ class PrivateNetwork(pulumi.ComponentResource):
     Azure's, which gives no host an address of its own.
     """
 
+    network: pulumi.Output[str]
     hosts: pulumi.Output[str]
     containers: pulumi.Output[str]
     endpoints: pulumi.Output[str]
@@ -84,10 +85,12 @@ class PrivateNetwork(pulumi.ComponentResource):
             name, "containers", CONTAINERS, args, vnet, guard, after=hosts, delegated=True
         )
         endpoints = self._subnet(name, "endpoints", ENDPOINTS, args, vnet, endpoint_guard, after=containers)
+        self.network = vnet.id
         self.hosts, self.containers, self.endpoints = hosts.id, containers.id, endpoints.id
         self.zones = {kind: self._zone(name, kind, args, vnet) for kind in ZONES}
         self.register_outputs(
             {
+                "network": self.network,
                 "hosts": self.hosts,
                 "containers": self.containers,
                 "endpoints": self.endpoints,

@@ -8,6 +8,7 @@ from pulumi_azure_native import resources
 
 from jewelhouse.azure.key import Vault, VaultArgs
 from jewelhouse.azure.network import PrivateNetwork, PrivateNetworkArgs
+from jewelhouse.azure.verifier import GpuVerifierLink, GpuVerifierLinkArgs
 from jewelhouse.azure.vm import DiskEncryption, DiskEncryptionArgs
 from jewelhouse.model import AzureAccount, Lifecycle, Stage
 
@@ -21,6 +22,7 @@ class Places:
         self.providers: dict[str, azure_native.Provider] = {}
         self.groups: dict[tuple[str, str], resources.ResourceGroup] = {}
         self.networks: dict[tuple[str, str], PrivateNetwork] = {}
+        self.verifiers: dict[tuple[str, str], GpuVerifierLink] = {}
         self.vaults: dict[tuple[str, str], Vault] = {}
         self.disks: dict[tuple[str, str, str], DiskEncryption] = {}
 
@@ -62,6 +64,25 @@ class Places:
                 opts=self.opts(account),
             )
         return self.networks[place]
+
+    def gpu_verifier(self, account: AzureAccount, region: str) -> GpuVerifierLink:
+        assert account.gpu_verifier is not None
+        place = (account.subscription, region)
+        if place not in self.verifiers:
+            network = self.network(account, region)
+            self.verifiers[place] = GpuVerifierLink(
+                f"{self.party(account)}-{region}-gpu-verifier",
+                GpuVerifierLinkArgs(
+                    location=region,
+                    resource_group=self.group(account, region).name,
+                    network=network.network,
+                    subnet=network.endpoints,
+                    forwarder=account.gpu_verifier,
+                    tags=self.tags,
+                ),
+                opts=self.opts(account),
+            )
+        return self.verifiers[place]
 
     def vault(self, account: AzureAccount, region: str) -> Vault:
         place = (account.subscription, region)

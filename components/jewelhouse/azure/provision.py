@@ -183,10 +183,10 @@ class _Azure(Places):
             opts=self.opts(owner),
         )
 
-    def _links(self, stores: Mapping[graph.Store, SealedStore]) -> dict[str, list[PrivateLink]]:
+    def _links(self, stores: Mapping[graph.Store, SealedStore]) -> dict[str, list[pulumi.Resource]]:
         """Private endpoints to what each stage needs, one per network and target; by stage."""
         made: dict[tuple[str, str, str], PrivateLink] = {}
-        by_stage: dict[str, list[PrivateLink]] = {stage.name: [] for stage in self.stages}
+        by_stage: dict[str, list[pulumi.Resource]] = {stage.name: [] for stage in self.stages}
         for stage in self.stages:
             account = self._account(stage)
             network = self.network(account, stage.region)
@@ -217,6 +217,8 @@ class _Azure(Places):
                         opts=self.opts(account),
                     )
                 by_stage[stage.name].append(made[place])
+            if self.lifecycle.image(stage).gpus and account.gpu_verifier:
+                by_stage[stage.name].append(self.gpu_verifier(account, stage.region))
         return by_stage
 
     def _settings(
@@ -250,7 +252,7 @@ class _Azure(Places):
         stage: Stage,
         keys: Mapping[Key, AttestedKey],
         stores: Mapping[graph.Store, SealedStore],
-        links: Mapping[str, list[PrivateLink]],
+        links: Mapping[str, list[pulumi.Resource]],
     ) -> dict[str, Any]:
         account = self._account(stage)
         settings = pulumi.Output.json_dumps(self._settings(stage, keys, stores))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from jewelhouse.checks.scope import Scope
 from jewelhouse.errors import Problem
+from jewelhouse.hardware import GPU_VERIFIER
 from jewelhouse.model import Account, AwsAccount, AzureAccount, Cloud, GcpAccount, Party, Platform, Stage
 from jewelhouse.names import aws_partition
 from jewelhouse.yamlpath import suggestion
@@ -113,6 +114,7 @@ def _prepared(scope: Scope, stage: Stage) -> Iterator[Problem]:
                 source="learn.microsoft.com/entra managed-identities-faq, 2026-10",
             )
     yield from _registry(scope, stage, runs_in)
+    yield from _verifier(scope, stage, runs_in)
     partition = aws_partition(stage.region)
     owners = {artifact.owner for _, artifact in scope.artifacts(stage.opens)}
     for party in sorted({stage.operator, *owners}):
@@ -162,4 +164,32 @@ def _registry(scope: Scope, stage: Stage, runs_in: Account | None) -> Iterator[P
             where=f"parties.{stage.operator}.azure.registry",
             what=f"is {server}, but the image of {stage.name} lies in {found}",
             remedy="copy the image into the operator's registry (its digest stays), and name it there",
+        )
+
+
+# What a service that others may connect to is called, and an account's setting for it.
+_FORWARDER = {Cloud.AZURE: "private link service", Cloud.GCP: "service attachment"}
+
+
+def _verifier(scope: Scope, stage: Stage, runs_in: Account | None) -> Iterator[Problem]:
+    """Where the guest attests GPUs it asks NVIDIA's service, and the networks have no way out."""
+    image = scope.lifecycle.images.get((stage.image, stage.platform))
+    if not isinstance(runs_in, AzureAccount | GcpAccount) or image is None or not image.gpus:
+        return
+    where, forwarder = f"parties.{stage.operator}.{stage.cloud}.gpu-verifier", _FORWARDER[stage.cloud]
+    if runs_in.gpu_verifier is None:
+        yield Problem(
+            where=where,
+            what=f"is missing: {stage.name} has its GPU attested by {GPU_VERIFIER}, which its network does "
+            "not reach, so it would never open anything",
+            remedy=f"forward TCP to port 443 of that host behind a {forwarder}, and name it here",
+            source="docs.nvidia.com/attestation, NRAS API, 2026-10",
+        )
+    elif stage.cloud is Cloud.GCP and (region := runs_in.gpu_verifier.split("/")[3]) != stage.region:
+        yield Problem(
+            where=where,
+            what=f"lies in {region}, but {stage.name} runs in {stage.region}: an endpoint of Private "
+            "Service Connect reaches services of its own region",
+            remedy=f"name a {forwarder} in {stage.region}",
+            source="docs.cloud.google.com/vpc/docs/private-service-connect, 2026-10",
         )

@@ -7,6 +7,7 @@ from jewelhouse.gcp.identity import Repository, WorkloadIdentity, WorkloadIdenti
 from jewelhouse.gcp.key import AttestedKey, AttestedKeyArgs, AttestedOnly, AttestedOnlyArgs, Principal
 from jewelhouse.gcp.network import PrivateNetwork, PrivateNetworkArgs
 from jewelhouse.gcp.store import SealedStore, SealedStoreArgs
+from jewelhouse.gcp.verifier import GpuVerifierLink, GpuVerifierLinkArgs
 from jewelhouse.gcp.vm import ConfidentialVm, ConfidentialVmArgs
 
 __all__ = [
@@ -22,6 +23,8 @@ __all__ = [
     "ConfidentialVmArgs",
     "EnclaveHost",
     "EnclaveHostArgs",
+    "GpuVerifierLink",
+    "GpuVerifierLinkArgs",
     "Principal",
     "PrivateNetwork",
     "PrivateNetworkArgs",

@@ -20,6 +20,7 @@ from jewelhouse.gcp.identity import Repository, WorkloadIdentity, WorkloadIdenti
 from jewelhouse.gcp.key import AttestedKey, AttestedKeyArgs, AttestedOnly, AttestedOnlyArgs
 from jewelhouse.gcp.network import PrivateNetwork, PrivateNetworkArgs
 from jewelhouse.gcp.store import SealedStore, SealedStoreArgs
+from jewelhouse.gcp.verifier import GpuVerifierLink, GpuVerifierLinkArgs
 from jewelhouse.gcp.vm import ConfidentialVm, ConfidentialVmArgs
 from jewelhouse.hardware import gcp as hardware
 from jewelhouse.model import Account, Cloud, GcpAccount, Lifecycle, Machine, Platform, Stage, StageKind
@@ -58,6 +59,7 @@ class _Provision:
         self.machines = {stage.name: _machine(stage) for stage in self.stages}
         self.providers: dict[tuple[str, str], gcp.Provider] = {}
         self.networks: dict[tuple[str, str], PrivateNetwork] = {}
+        self.verifiers: dict[tuple[str, str], GpuVerifierLink] = {}
         self.guards: dict[str, AttestedOnly] = {}
 
     def run(self) -> CloudOutputs:
@@ -184,6 +186,29 @@ class _Provision:
             )
         return self.networks[project, region]
 
+    def _verifier(self, stage: Stage) -> list[pulumi.Resource]:
+        """The way of a guest that attests GPUs to NVIDIA's attestation service, one for a network."""
+        account = self.lifecycle.operator_account(stage)
+        assert isinstance(account, GcpAccount)
+        if not self.lifecycle.image(stage).gpus or account.gpu_verifier is None:
+            return []
+        place = (account.project, stage.region)
+        if place not in self.verifiers:
+            network = self._network(*place)
+            self.verifiers[place] = GpuVerifierLink(
+                short(f"{account.project}-{stage.region}-nras", NAME_LIMIT),
+                GpuVerifierLinkArgs(
+                    project=account.project,
+                    region=stage.region,
+                    network=network.network,
+                    subnetwork=network.subnetwork,
+                    forwarder=account.gpu_verifier,
+                    labels=self._labels(),
+                ),
+                self._in(*place),
+            )
+        return [self.verifiers[place]]
+
     def _host(self, stage: Stage) -> EnclaveHost | ConfidentialVm | ConfidentialGpu:
         project = _project(self.lifecycle.operator_account(stage))
         network = self._network(project, stage.region)
@@ -209,6 +234,7 @@ class _Provision:
             "after": [
                 self.identities[stage.name],
                 network,
+                *self._verifier(stage),
                 *keys,
                 *(self.guards[guard] for guard in sorted(guards)),
                 *stores,

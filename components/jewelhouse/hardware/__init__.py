@@ -8,6 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from jewelhouse.errors import Problem
 from jewelhouse.model import Platform, Stage, Tee
 
+# Confidential GPUs are attested here: docs.nvidia.com/attestation, NRAS API, 2026-10.
+GPU_VERIFIER = "nras.attestation.nvidia.com"
+
 
 def words(text: str) -> frozenset[str]:
     """The names in a table row."""

@@ -33,6 +33,9 @@ PATHS: Mapping[str, str] = {
         "Microsoft.Network/privateEndpoints/{privateEndpointName}/privateDnsZoneGroups/{privateDnsZoneGroupName}"
     ),
     "azure-native:privatedns:PrivateZone": "Microsoft.Network/privateDnsZones/{privateZoneName}",
+    "azure-native:privatedns:PrivateRecordSet": (
+        "Microsoft.Network/privateDnsZones/{privateZoneName}/{recordType}/{relativeRecordSetName}"
+    ),
     "azure-native:privatedns:VirtualNetworkLink": (
         "Microsoft.Network/privateDnsZones/{privateZoneName}/virtualNetworkLinks/{virtualNetworkLinkName}"
     ),
@@ -190,6 +193,15 @@ OUTPUTS: Mapping[str, Make] = {
         "ipConfigurations": [
             {**configuration, "privateIPAddress": "10.0.1.4"}
             for configuration in what.inputs.get("ipConfigurations", [])
+        ]
+    },
+    "azure-native:network:PrivateEndpoint": lambda what, world: {
+        "networkInterfaces": [
+            {
+                "id": f"/subscriptions/{what.scope['subscription']}/resourceGroups/"
+                f"{what.inputs['resourceGroupName']}/providers/Microsoft.Network/networkInterfaces/"
+                f"{what.inputs['privateEndpointName']}.nic"
+            }
         ]
     },
     "azure-native:containerinstance:ContainerGroup": lambda what, world: {

@@ -37,6 +37,25 @@ def existing(provider: str, kind: str, *names: str) -> Answer:
     return answer
 
 
+def get_network_interface(
+    args: Mapping[str, Any], scope: Mapping[str, str], world: World
+) -> Mapping[str, Any]:
+    """One of a private endpoint, which Azure makes with it: its address is one of the endpoint's subnet."""
+    name = args["networkInterfaceName"]
+    group = f"/subscriptions/{scope['subscription']}/resourceGroups/{args['resourceGroupName']}"
+    endpoint = f"{group}/providers/Microsoft.Network/privateEndpoints/{name.removesuffix('.nic')}"
+    if world.find("azure-native", endpoint) is None:
+        raise Refused(
+            f"ResourceNotFound: The Resource 'Microsoft.Network/networkInterfaces/{name}' under resource "
+            f"group '{args['resourceGroupName']}' was not found."
+        )
+    return {
+        "id": f"{group}/providers/Microsoft.Network/networkInterfaces/{name}",
+        "name": name,
+        "ipConfigurations": [{"name": "privateEndpointIpConfig", "privateIPAddress": "10.0.3.4"}],
+    }
+
+
 ANSWERS: Mapping[str, Answer] = {
     "azure-native:authorization:getClientConfig": get_client_config,
     "azure-native:keyvault:getKey": existing("Microsoft.KeyVault", "vaults/keys", "vaultName", "keyName"),
@@ -44,5 +63,6 @@ ANSWERS: Mapping[str, Answer] = {
     "azure-native:managedidentity:getUserAssignedIdentity": existing(
         "Microsoft.ManagedIdentity", "userAssignedIdentities", "resourceName"
     ),
+    "azure-native:network:getNetworkInterface": get_network_interface,
     "azure-native:storage:getStorageAccount": existing("Microsoft.Storage", "storageAccounts", "accountName"),
 }

@@ -85,6 +85,8 @@ FIXED: Mapping[str, frozenset[str]] = {
         "gcp:storage/bucket:Bucket": "location project",
         "gcp:compute/network:Network": "autoCreateSubnetworks",
         "gcp:compute/subnetwork:Subnetwork": "network",
+        "gcp:compute/address:Address": "addressType subnetwork",
+        "gcp:compute/forwardingRule:ForwardingRule": "network ipAddress loadBalancingScheme",
         "gcp:compute/firewall:Firewall": "network direction",
         "gcp:compute/route:Route": "network destRange nextHopGateway priority tags",
         "gcp:compute/instance:Instance": (
@@ -109,6 +111,7 @@ OUTPUTS: Mapping[str, Make] = {
         ),
     },
     "gcp:storage/bucket:Bucket": lambda what, world: {"url": f"gs://{what.inputs['name']}"},
+    "gcp:compute/address:Address": lambda what, world: {"address": "10.64.0.9"},
     "gcp:compute/subnetwork:Subnetwork": lambda what, world: {"gatewayAddress": "10.0.0.1"},
     "gcp:compute/network:Network": lambda what, world: {"gatewayIpv4": ""},
     "gcp:compute/instance:Instance": lambda what, world: {
