@@ -117,11 +117,16 @@ def resources_of(lifecycle: Lifecycle) -> list[dict[str, Any]]:
                     f"{name}-key",
                     parent,
                     properties=properties,
+                    resourceGroupName="g",
                     vaultName="v",
                     keyName=f"{name}-key",
                     tags=tags,
                 )
             )
+            found[-1]["propertyDependencies"] = {
+                "resourceGroupName": [urn("azure-native:resources:ResourceGroup", "g")],
+                "vaultName": [urn("azure-native:keyvault:Vault", "v")],
+            }
             found += [
                 resource(
                     "azure-native:authorization:RoleAssignment",

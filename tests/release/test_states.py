@@ -17,6 +17,7 @@ from exports_made import (
     preview_of,
     resource,
     resources_of,
+    urn,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,6 +36,8 @@ AWS_KEY = "fraud-dev-base-aws-enclave-eu-central-1-key"
 GOOGLE_KEY = "base-space-europe-west4-key"
 AZURE_KEY = "corpus-azure-container-westeurope-key"
 ATTESTATION = "base-space-europe-west4-attestation"
+AZURE_GROUP = "/subscriptions/s/resourceGroups/g"
+ASKS = "11112222-3333-4444-5555-666677778888 may newly ask"
 OTHER_ROLE = "/providers/Microsoft.Authorization/roleDefinitions/00482a5a-887f-4fb3-b363-3b7fe8e74483"
 Edit = Callable[[dict[str, dict[str, Any]], dict[str, Any]], None]
 
@@ -220,6 +223,37 @@ BESIDE = [
         "00482a5a-887f-4fb3-b363-3b7fe8e74483",
         id="azure-administrator-of-the-key",
     ),
+    *(
+        pytest.param(
+            resource(
+                "azure-native:authorization:RoleAssignment",
+                "eve",
+                scope=scope,
+                principalId="11112222-3333-4444-5555-666677778888",
+                roleDefinitionId=role,
+            ),
+            "wider",
+            says,
+            id=f"azure-{place}",
+        )
+        for place, scope, role, says in [
+            (
+                "asker-of-the-vault",
+                f"{AZURE_GROUP}/providers/Microsoft.KeyVault/vaults/v",
+                RELEASE_ROLE,
+                ASKS,
+            ),
+            ("asker-of-the-subscription", "/subscriptions/s/", RELEASE_ROLE, ASKS),
+            ("asker-of-everything", "/", RELEASE_ROLE, ASKS),
+            (
+                "asker-of-a-management-group",
+                "/providers/Microsoft.Management/managementGroups/all",
+                RELEASE_ROLE,
+                ASKS,
+            ),
+            ("administrator-of-the-subscription", "/subscriptions/s", OTHER_ROLE, "what the key lies in"),
+        ]
+    ),
     pytest.param(
         resource(
             "aws:kms/grant:Grant",
@@ -255,6 +289,57 @@ def test_what_somebody_attached_beside_the_kit_is_seen(made, further, verdict, s
     back = diff(snapshot(made(DEV, further)), of("file", DEV))
     # Back again nobody comes in; an administrator may get back what the other policy took away.
     assert not {change.kind for change in back.changes if change.wider} - {Kind.POWER_GAINED}
+
+
+def over_the_group(group: str) -> dict[str, Any]:
+    return resource(
+        "azure-native:authorization:RoleAssignment",
+        "eve",
+        scope=f"/SUBSCRIPTIONS/s/resourceGroups/{group}",
+        principalId="11112222-3333-4444-5555-666677778888",
+        roleDefinitionId=RELEASE_ROLE,
+    )
+
+
+@pytest.mark.parametrize("made", [export_of, plan_of], ids=["export", "plan"])
+def test_a_right_on_the_group_of_a_key_is_found_by_its_name(made):
+    """Exports have ids; plans have the names that ids are made of."""
+    assert ASKS in told(diff(of("file", DEV), snapshot(made(DEV, over_the_group("g")))))
+
+
+@pytest.mark.parametrize(
+    "place", [("azure-native:keyvault:Vault", "v"), ("azure-native:resources:ResourceGroup", "g")]
+)
+def test_a_right_on_a_place_that_does_not_exist_yet_is_found_by_what_it_comes_from(place):
+    further = over_the_group("g")
+    further["inputs"]["scope"] = UNKNOWN
+    further["propertyDependencies"] = {"scope": [urn(*place)]}
+    assert ASKS in told(diff(of("file", DEV), snapshot(plan_of(DEV, further, new=True))))
+
+
+@pytest.mark.parametrize("made", [export_of, plan_of], ids=["export", "plan"])
+@pytest.mark.parametrize(
+    ("scope", "role"),
+    [
+        ("/subscriptions/s/resourceGroups/other", RELEASE_ROLE),
+        ("/subscriptions/s/resourceGroups/g/providers/Microsoft.KeyVault/vaults/v2", RELEASE_ROLE),
+        (f"{AZURE_GROUP}/providers/Microsoft.KeyVault/vaults/v/keys/other", RELEASE_ROLE),
+        (
+            AZURE_GROUP,
+            "/providers/Microsoft.Authorization/roleDefinitions/acdd72a7-3385-48ef-bd42-f606fba81ae7",
+        ),
+    ],
+    ids=["another group", "another vault", "another key", "a reader"],
+)
+def test_a_right_on_something_else_in_azure_changes_nothing(made, scope, role):
+    further = resource(
+        "azure-native:authorization:RoleAssignment",
+        "eve",
+        scope=scope,
+        principalId="11112222-3333-4444-5555-666677778888",
+        roleDefinitionId=role,
+    )
+    assert diff(of("file", DEV), snapshot(made(DEV, further))).verdict == "equal"
 
 
 def test_a_right_on_a_key_that_does_not_exist_yet_is_found_by_what_it_comes_from():

@@ -34,6 +34,7 @@ from jewelhouse.rehearsal.vault import Judged, Vault, wrapped
 from jewelhouse.rehearsal.vtpm import Vtpm
 from jewelhouse.rehearsal.world import World
 from jewelhouse.release import azure, azure_facts
+from jewelhouse.release.attachments import within
 
 WRONG = (
     Wrong.DEBUG,
@@ -197,14 +198,9 @@ def _releasers(world: World, stage: Stage) -> dict[str, set[str]]:
                 one.get("outputs", {}) for one in world.resources if one.get("type") == ASSIGNMENT
             )
             if str(outputs.get("roleDefinitionId", "")).rpartition("/")[2] in RELEASING
-            and _within(str(ids.get(uri) or ""), str(outputs.get("scope", "")))
+            and within(str(ids.get(uri) or ""), str(outputs.get("scope", "")))
         }
     return found
-
-
-def _within(resource: str, scope: str) -> bool:
-    """Whether a resource lies in the scope of an assignment; ids are the same in any case."""
-    return bool(scope) and f"{resource.lower()}/".startswith(f"{scope.lower().rstrip('/')}/")
 
 
 def _forged(payload: dict[str, Any]) -> dict[str, Any]:

@@ -38,6 +38,14 @@ ASSIGNMENT = "azure-native:authorization:RoleAssignment"
 RELEASE_USER = "08bbd89e-9f13-488c-ac41-acfcb10c90ab"
 # Read the public half, wrap and unwrap what a disk needs: neither releases a key.
 HARMLESS = {"21090545-7ca7-4776-b22c-e363652d74d2", "e147488a-f6f5-4113-8e2d-b22465e65bf6"}
+# What of other things may be read or written over a whole group: none of it is a right on keys.
+ELSEWHERE = {
+    "acdd72a7-3385-48ef-bd42-f606fba81ae7",  # Reader
+    "7f951dda-4ed3-4680-a7ca-43fe172d538d",  # AcrPull
+    "2a2b9908-6ea1-4ae2-8e65-a410df84e7d1",  # Storage Blob Data Reader
+    "ba92f5b4-2d11-453d-a403-e96b0029c9fe",  # Storage Blob Data Contributor
+}
+GROUPS = "/providers/microsoft.management/managementgroups/"
 GRANT = "aws:kms/grant:Grant"
 KEY_POLICY = "aws:kms/keyPolicy:KeyPolicy"
 ATTACHED: Mapping[str, str] = {**MEMBERS, **POLICIES, GRANT: "keyId", KEY_POLICY: "keyId"}
@@ -183,20 +191,56 @@ def _undenied(own: list[Resource], state: EngineState) -> Iterator[Power]:
 
 
 def _azure(key: Resource, others: Iterable[Resource]) -> Attachments:
-    """Assignments beside those of the component; its own are the stages of the key's gates."""
+    """Assignments beside those of the component, on the key or on what it lies in: Azure hands rights down.
+    The component's own are the stages of the key's gates."""
     askers: list[str] = []
     powers: set[Power] = set()
     for one in others:
-        if one.type != ASSIGNMENT or not _names(one, "scope", key):
+        if one.type != ASSIGNMENT:
+            continue
+        itself = _names(one, "scope", key)
+        if not itself and not _above(one, key):
             continue
         role = str(one.value("roleDefinitionId")).rpartition("/")[2]
         principal = str(one.value("principalId"))
         who = one.name if principal == UNKNOWN else principal
         if role == RELEASE_USER:
             askers.append(who)
-        elif role not in HARMLESS:
-            powers.add(Power(who, f"use role {role} on the key"))
+        elif role not in HARMLESS and (itself or role not in ELSEWHERE):
+            powers.add(Power(who, f"use role {role} on {'the key' if itself else 'what the key lies in'}"))
     return Attachments(askers=tuple(askers), powers=frozenset(powers))
+
+
+def _above(assignment: Resource, key: Resource) -> bool:
+    """Whether an assignment is on the vault, resource group, subscription or management group of a key."""
+    scope = assignment.value("scope")
+    if not isinstance(scope, str) or scope == UNKNOWN:
+        sources = set(assignment.after.get("scope", ()))
+        places = {*key.after.get("vaultName", ()), *key.after.get("resourceGroupName", ())}
+        return bool(sources & places) and not any("keyvault:Key::" in source for source in sources)
+    if key.id.startswith("/"):
+        return within(key.id, scope)
+    # A plan has no ids: who is given a whole subscription there is taken to be over every key.
+    ends = (
+        f"/vaults/{key.inputs.get('vaultName')}",
+        f"/resourcegroups/{key.inputs.get('resourceGroupName')}",
+    )
+    whole = scope.lower().rstrip("/")
+    return whole.endswith(tuple(end.lower() for end in ends)) or _high(whole)
+
+
+def within(resource: str, scope: str) -> bool:
+    """Whether a resource of Azure lies in the scope of an assignment; ids are the same in any case. What a
+    management group holds is not to be seen in an id, so it is taken to hold everything.
+
+    learn.microsoft.com/azure/role-based-access-control/scope-overview, 2026-11.
+    """
+    whole = scope.lower().rstrip("/")
+    return bool(scope) and (f"{resource.lower()}/".startswith(f"{whole}/") or whole.startswith(GROUPS))
+
+
+def _high(scope: str) -> bool:
+    return not scope or scope.startswith(GROUPS) or bool(re.fullmatch(r"/subscriptions/[^/]+", scope))
 
 
 def _aws(key: Resource, others: Iterable[Resource]) -> Attachments:
