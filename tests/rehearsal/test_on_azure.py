@@ -13,6 +13,7 @@ from samples import shipped
 from jewelhouse import lifecycle as graph
 from jewelhouse.guest import memory
 from jewelhouse.rehearsal import on_azure, on_azure_vm, play, tampering, vtpm
+from jewelhouse.rehearsal.services import Wrong
 
 LIFECYCLE = shipped("prod-azure")
 STAGES = {"train": on_azure.WRONG, "serve-open": on_azure_vm.WRONG}
@@ -110,4 +111,7 @@ def test_a_role_that_somebody_gave_away_by_hand_is_a_surprise():
     assert {str(one.wrong) for one in result.scenes if not one.expected} == {
         "another stage's identity",
         "another account",
+        "policy widened by hand",
     }
+    named = {words for one in result.scenes if one.wrong is Wrong.WIDENED for words in one.stopped}
+    assert "principal-of-train-other may newly ask for it" in named
