@@ -62,14 +62,14 @@ class Sealing:
     resumed: bool = False
     _log: IO[bytes] | None = None
     _path: Path | None = None
-    _waiting: list[list[Any]] = field(default_factory=list)
+    _waiting: list[tuple[Any, ...]] = field(default_factory=list)
 
     def finished(self, entry: Entry, file: File, began: int) -> None:
         """Notes a file whose object is whole. `began`: time in ns when reading it began."""
         # A file that was touched this recently could change again without a trace.
         if self._log is None or (entry.changed and entry.changed > began - COARSE):
             return
-        self._waiting.append([*entry, b"".join(file.shards).hex()])
+        self._waiting.append((*entry, b"".join(file.shards).hex()))
         if len(self._waiting) >= BATCH or file.size >= 1 << 20:
             self.flush()
 

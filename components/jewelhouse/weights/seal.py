@@ -317,9 +317,9 @@ def _write(target: str, data: bytes) -> None:
     # Not by a name of its own and a rename: until the journal or the manifest names it, nobody believes it.
     opened = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(opened, view) :]
+        written = os.write(opened, data)
+        while written < len(data):
+            written += os.write(opened, memoryview(data)[written:])
     finally:
         os.close(opened)
 

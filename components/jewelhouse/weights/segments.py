@@ -11,7 +11,7 @@ developers.google.com/tink/streaming-aead/aes_gcm_hkdf_streaming; AES256_GCM_HKD
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
@@ -38,8 +38,7 @@ class Tampered(JewelhouseError):
     """Ciphertext that was not made with this key for this place, or not in this order or length."""
 
 
-@dataclass(frozen=True)
-class Cipher:
+class Cipher(NamedTuple):
     """The keys of one file."""
 
     aead: AESGCM

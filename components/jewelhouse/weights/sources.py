@@ -94,7 +94,7 @@ class LocalSource:
                         what, remedy = _kind(info.st_mode)
                         problems.append(Problem(where=f"{self.url}: {path!r}", what=what, remedy=remedy))
                     mark = _mark(info)
-                    found[path] = Entry(path, info.st_size, mark, max(mark[2:]))
+                    found[path] = Entry(path, info.st_size, mark, max(mark[2], mark[3]))
         except OSError as error:
             raise StoreError(f"cannot be read: {error.strerror}", where=str(error.filename)) from error
         if problems:
