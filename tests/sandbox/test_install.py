@@ -39,7 +39,8 @@ def whole(directory: Path, prints: str = f"v{WANTED}") -> Path:
 def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
     """A project of its own with the pinned versions, an empty PATH but for the shell, and an empty cache."""
     project = tmp_path / "project"
-    shutil.copytree(PROJECT / "tools", project / "tools")
+    built = shutil.ignore_patterns("target", "node_modules")
+    shutil.copytree(PROJECT / "tools", project / "tools", ignore=built)
     (project / ".pulumi.version").write_text(f"{WANTED}\n")
     monkeypatch.setenv("PATH", f"{tmp_path / 'path'}")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
